@@ -1,0 +1,69 @@
+r"""Value, gradient and Hessian products of one function from one site.
+
+    (g, v -> H v), f  =  linearize(x -> (grad f(x), f(x)))                  (1)
+
+One trace of f gives everything: the primal pass is shared by all products, and the compiled
+program holds one copy of f. Forward over reverse; where forward mode is missing even so
+(some `custom_vjp` rules), reverse over reverse, since H is symmetric: H v is the pullback of v.
+
+Source: Pearlmutter (1994), Fast exact multiplication by the Hessian; Griewank & Walther (2008).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from hesskit.core.types import Array, Params, Product
+
+
+class Evaluation(NamedTuple):
+    """The objective at one point.
+
+    `value` is (), `grad` has the structure of `params`, `product(v)` is H v (None where the
+    method asked for no curvature), `aux` is what the objective returned beside its value.
+    """
+
+    value: Array
+    grad: Params
+    product: Product | None = None
+    aux: Any = None
+
+
+def value_and_grad(
+    fn: Callable[[Params], Any], params: Params, *, has_aux: bool = False
+) -> Evaluation:
+    """Value and gradient of `fn` at `params`, no curvature; `fn` as in `linearized`."""
+    out, grad = jax.value_and_grad(fn, has_aux=has_aux)(params)
+    value, aux = out if has_aux else (out, None)
+    return Evaluation(value, grad, aux=aux)
+
+
+def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = False) -> Evaluation:
+    """Value, gradient and Hessian product (1) of `fn` at `params`.
+
+    Args:
+      fn: `fn(params) -> ()`, or -> ((), aux) with `has_aux`.
+      params: a pytree of real arrays.
+      has_aux: whether `fn` returns a pair.
+
+    Returns:
+      An `Evaluation` whose `product` shares the primal pass.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> at = linearized(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]))
+      >>> print(at.value, at.product(jnp.ones(2)))
+      9.0 [ 6. 12.]
+    """
+
+    def grad_and_value(point: Params) -> tuple[Params, tuple[Array, Any]]:
+        out, grad = jax.value_and_grad(fn, has_aux=has_aux)(point)
+        return grad, out if has_aux else (out, None)
+
+    try:
+        grad, product, (value, aux) = jax.linearize(grad_and_value, params, has_aux=True)
+    except TypeError:  # no forward-mode rule; an error of the user's own raises again below
+        grad, pullback, (value, aux) = jax.vjp(grad_and_value, params, has_aux=True)
+        return Evaluation(value, grad, lambda v: pullback(v)[0], aux)
+    return Evaluation(value, grad, product, aux)

@@ -1,0 +1,232 @@
+"""What a user reads when a call is wrong: what came, what was expected, where, what to type.
+
+Checks run eagerly or at trace time, on shapes and dtypes and on concrete numbers; a traced
+number is never checked. An exception raised inside a user's function keeps its type and gains
+one note that says who called it and with what.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core.types import Params
+
+NO_PARAMS = (
+    "{name}.update needs the current params: call update(updates, state, params, value=value, "
+    "grad=grad, value_fn=value_fn). You are using a transformation that requires the current "
+    "value of parameters, but you are not passing `params` when calling `update`."
+)
+
+
+def describe(tree: Params) -> str:
+    """`tree` in one line: its structure with dtype and shape at each leaf."""
+    return str(jax.tree.map(_short, tree, is_leaf=lambda leaf: leaf is None))
+
+
+class _Verbatim(str):
+    """A string that prints without quotes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _short(leaf: Any) -> _Verbatim:
+    if leaf is None or not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
+        return _Verbatim(repr(leaf))
+    return _Verbatim(f"{leaf.dtype}{list(leaf.shape)}")
+
+
+def check_params(params: Params, *, name: str = "params", allow_empty: bool = False) -> Params:
+    """`params` with every leaf an inexact array.
+
+    Args:
+      params: any pytree of arrays and Python floats; None holds no leaf.
+      name: what to call it in messages.
+      allow_empty: accept a pytree without leaves.
+
+    Returns:
+      The same pytree, each leaf a `jax.Array` (Python floats become arrays of JAX's default
+      float dtype).
+
+    Raises:
+      TypeError: a leaf is an integer, a boolean, a string or no array at all.
+      ValueError: there is no leaf, or a leaf has no entries.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if not leaves and not allow_empty:
+        raise ValueError(f"{name} has no leaves: got {params!r}; expected at least one array")
+    for path, leaf in leaves:
+        where = name + jax.tree_util.keystr(path)
+        if type(leaf).__name__ == "MaskedNode":
+            raise TypeError(f"{where} was masked by optax.masked; use hesskit.masked instead")
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            if not isinstance(leaf, (bool, int, float, complex)):
+                raise TypeError(f"{where} is {type(leaf).__name__} {leaf!r}; expected an array")
+            dtype = jnp.asarray(leaf).dtype
+            label = type(leaf).__name__
+        else:
+            label = str(dtype)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            hint = "write 0.0. " if not jnp.issubdtype(dtype, jnp.bool_) else ""
+            raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.")
+        if 0 in getattr(leaf, "shape", ()) and not allow_empty:
+            raise ValueError(f"{where} has shape {leaf.shape}: it holds no entries")
+    return jax.tree.map(strong_array, params)
+
+
+def strong_array(leaf: Any) -> jax.Array:
+    """`leaf` as an array of its own dtype that is not weakly typed."""
+    array = jnp.asarray(leaf)
+    return array.astype(array.dtype)
+
+
+def check_like(tree: Params, params: Params, *, name: str, dtypes: bool = False) -> Params:
+    """`tree` if it has the structure and shapes of `params`; ValueError with the path if not."""
+    expected, got = jax.tree.structure(params), jax.tree.structure(tree)
+    if expected != got:
+        raise ValueError(
+            f"{name} must have the structure of params: got {describe(tree)}, expected "
+            f"{describe(params)}"
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, leaf), like in zip(leaves, jax.tree.leaves(params), strict=True):
+        where = name + jax.tree_util.keystr(path)
+        if jnp.shape(leaf) != jnp.shape(like):
+            raise ValueError(f"{where} has shape {jnp.shape(leaf)}, params {jnp.shape(like)}")
+        if dtypes and jnp.result_type(leaf) != jnp.result_type(like):
+            raise TypeError(
+                f"{where} is {jnp.result_type(leaf)}, params {jnp.result_type(like)}; cast it"
+            )
+    return tree
+
+
+def check_value(value: Any, *, name: str = "value_fn") -> jax.Array:
+    """`value` as a real () array.
+
+    Raises:
+      TypeError: it is None, not an array, or an integer, boolean or complex number.
+      ValueError: its shape is not ().
+    """
+    if value is None:
+        raise TypeError(f"{name} returned None, expected a real scalar; is a `return` missing?")
+    if isinstance(value, tuple):
+        raise TypeError(
+            f"{name} returned a tuple of {len(value)}, expected a real scalar; for "
+            "(value, aux) pass has_aux=True"
+        )
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        kind = type(value).__name__
+        raise TypeError(f"{name} returned {kind}, expected a real scalar") from error
+    if array.shape != ():
+        fix = f"{name}(...)[0]" if array.shape == (1,) else "jnp.mean(...)"
+        fix = "f(x)[0]" if array.shape == (1,) else fix
+        raise ValueError(
+            f"{name} returned shape {array.shape}, expected (); return {fix} or jnp.sum(...)"
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        hint = "jnp.real(...) or jnp.abs(...) ** 2" if jnp.iscomplexobj(array) else "a float"
+        raise TypeError(f"{name} returned {array.dtype}, expected a real float; return {hint}")
+    return array
+
+
+def check_number(
+    value: Any,
+    *,
+    name: str,
+    low: float = 0.0,
+    high: float = math.inf,
+    open_low: bool = False,
+    none: bool = True,
+    schedule: bool = False,
+) -> None:
+    """Raises unless `value` is a real number in [low, high] (None, a tracer or a schedule pass).
+
+    Raises:
+      TypeError: it is not a number.
+      ValueError: it is NaN or out of range; the message has name, value and range.
+    """
+    if value is None and none:
+        return
+    if schedule and callable(value):
+        return
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, (bool, str)) or jnp.ndim(value) != 0 or callable(value):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number, got {value!r}") from error
+    inside = (number > low if open_low else number >= low) and number <= high
+    if not inside:
+        left = "(" if open_low else "["
+        raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}], got {value!r}")
+
+
+def check_count(value: Any, *, name: str, low: int = 1) -> None:
+    """Raises unless `value` is None, a tracer, or an integer of at least `low`."""
+    if value is None or isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, (bool, str)) or jnp.ndim(value) != 0:
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if int(value) != value or int(value) < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def check_choice(value: Any, choices: tuple[Any, ...], *, name: str) -> None:
+    """Raises ValueError unless `value` is one of `choices`."""
+    if not any(value is choice or value == choice for choice in choices):
+        options = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {options}; got {value!r}")
+
+
+def check_callable(value: Any, *, name: str) -> Callable[..., Any]:
+    """`value` if it can be called; TypeError otherwise."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function of params, got {type(value).__name__}")
+    return value
+
+
+@contextlib.contextmanager
+def calling(name: str, params: Params) -> Iterator[None]:
+    """Adds one note to an exception raised inside a user's function: who called, with what."""
+    try:
+        yield
+    except Exception as error:
+        note = f"{name} was called by hesskit with params {describe(params)}."
+        holes = jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None)
+        kinds = {type(node).__name__ for node in _nodes(params)}
+        if any(leaf is None for leaf in holes):
+            note += (
+                " Leaves that are None were filtered out: rebuild the model inside value_fn "
+                "with eqx.combine(params, static)."
+            )
+        if "State" in kinds:
+            note += (
+                " For flax.nnx rebuild the model inside value_fn with "
+                "nnx.merge(graph, params, rest, copy=True)."
+            )
+        if "MaskedNode" in kinds:
+            note += " Leaves were masked by optax.masked: use hesskit.masked."
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
+
+
+def _nodes(tree: Any) -> Iterator[Any]:
+    yield tree
+    if isinstance(tree, dict):
+        for child in tree.values():
+            yield from _nodes(child)
+    elif isinstance(tree, (list, tuple)):
+        for child in tree:
+            yield from _nodes(child)

@@ -1,0 +1,196 @@
+"""From a user's function to `params -> ()`: binding data, checking the value, dropping aux.
+
+Everything that wraps a user's function is in this file, so that a structured objective can be
+mapped to a structured one in one place. A bound objective is a plain function of params.
+"""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import errors
+from hesskit.core.types import Array, Params, ValueFn
+
+RESERVED = ("updates", "state", "params", "value", "grad", "value_fn", "args")
+"""Names that belong to `update` itself; data under these names travels in `args=`."""
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:
+    try:
+        return list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+def _select(
+    fn: Callable[..., Any], data: Mapping[str, Any], name: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The part of `data` that `fn` takes by name, and the required names still missing."""
+    parameters = _parameters(fn)
+    if parameters is None:
+        return dict(data), []
+    if not parameters:
+        raise TypeError(f"{name} must take params as its first argument; it takes none")
+    extra = parameters[1:]
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        taken = dict(data)
+    else:
+        names = {p.name for p in extra if p.kind is not inspect.Parameter.VAR_POSITIONAL}
+        taken = {key: item for key, item in data.items() if key in names}
+    kinds = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
+    required = [p.name for p in extra if p.kind in kinds and p.default is inspect.Parameter.empty]
+    return taken, [key for key in required if key not in taken]
+
+
+def _complain(
+    fn: Callable[..., Any], missing: list[str], data: Mapping[str, Any], name: str, caller: str
+) -> None:
+    names = [p.name for p in _parameters(fn) or []]
+    if not data and len(names) > 1:
+        first = " and ".join([", ".join(names[:-1]), names[-1]])
+        calls = ", ".join(f"p[{i}]" for i in range(len(names)))
+        point = ", ".join("0." for _ in names)
+        raise TypeError(
+            f"{name} takes all params as one argument; it requires {first}. Write "
+            f"lambda p: f({calls}) with params jnp.array([{point}]). If "
+            f"{', '.join(missing)} is data, pass it: args=(...) or by name."
+        )
+    key = missing[0]
+    received = ", ".join(f"`{item}`" for item in data)
+    close = {item.lower(): item for item in data}
+    guess = key if key.lower() in close else None
+    if guess is None and difflib.get_close_matches(key, list(data), n=1):
+        guess = key
+    hint = f" Did you mean {guess}=?" if guess else ""
+    raise TypeError(
+        f"{name}({', '.join(names)}) needs `{key}`; {caller} received {received}.{hint}"
+    )
+
+
+def bind(
+    value_fn: Callable[..., Any],
+    *,
+    args: tuple[Any, ...] | Mapping[str, Any] = (),
+    data: Mapping[str, Any] | None = None,
+    has_aux: bool = False,
+    name: str = "value_fn",
+    caller: str = "update",
+) -> Callable[[Params], tuple[Array, Any]]:
+    """`params -> (value, aux)` with the data filled in and the value checked.
+
+    Args:
+      value_fn: `value_fn(params, ...)` returning a real scalar, or (scalar, aux).
+      args: a tuple, positional after params, or a dict, by name.
+      data: more data by name; names that `value_fn` does not take are ignored.
+      has_aux: whether `value_fn` returns (value, aux).
+      name: what to call the function in messages.
+      caller: who received the data, for messages.
+
+    Returns:
+      A function of params; aux is None without `has_aux`.
+
+    Raises:
+      TypeError: a required argument is missing, or the value is not a real scalar.
+      ValueError: the value's shape is not ().
+    """
+    errors.check_callable(value_fn, name=name)
+    by_name: dict[str, Any] = dict(data or {})
+    positional: tuple[Any, ...] = ()
+    if isinstance(args, Mapping):
+        by_name.update(args)
+    elif isinstance(args, (tuple, list)):
+        positional = tuple(args)
+    else:
+        raise TypeError(
+            f"args must be a tuple or a dict of data, got {type(args).__name__}; write "
+            "args=(data,)"
+        )
+    filled = functools.partial(_shift(value_fn), positional) if positional else value_fn
+    taken, missing = _select(value_fn, by_name, name)
+    if positional:
+        names = [p.name for p in (_parameters(value_fn) or [])[1:] if p.kind in _POSITIONAL]
+        missing = [key for key in missing if key not in names[: len(positional)]]
+    if missing:
+        given = by_name if not positional else {"args": positional, **by_name}
+        _complain(value_fn, missing, given, name, caller)
+
+    def objective(params: Params) -> tuple[Array, Any]:
+        with errors.calling(name, params):
+            out = filled(params, **taken)
+        if not has_aux:
+            return errors.check_value(out, name=name), None
+        if not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(f"{name} must return (value, aux) with has_aux=True, got {type(out)}")
+        return errors.check_value(out[0], name=name), out[1]
+
+    return objective
+
+
+def _shift(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn(params, *args, **data)` as a function of (args, params, **data)."""
+
+    def call(args: tuple[Any, ...], params: Params, **data: Any) -> Any:
+        return fn(params, *args, **data)
+
+    return call
+
+
+def drop_aux(objective: Callable[[Params], tuple[Array, Any]]) -> ValueFn:
+    """The value alone."""
+    return lambda params: objective(params)[0]
+
+
+def precompose(fn: Callable[[Params], Any], inner: Callable[[Params], Params]) -> Callable:
+    """`params -> fn(inner(params))`: frozen leaves filled in, real parts joined."""
+    return lambda params: fn(inner(params))
+
+
+def is_complex(params: Params) -> bool:
+    """Whether any leaf is complex."""
+    return any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(params))
+
+
+def split(params: Params) -> Params:
+    """C^n as R^{2n}: a complex leaf of shape s becomes a real one of shape (2, *s)."""
+    return jax.tree.map(
+        lambda a: jnp.stack([a.real, a.imag]) if jnp.iscomplexobj(a) else a, params
+    )
+
+
+def join(parts: Params, like: Params) -> Params:
+    """The inverse of `split`; `like` says which leaves are complex."""
+    return jax.tree.map(
+        lambda a, b: jax.lax.complex(a[0], a[1]).astype(jnp.result_type(b))
+        if jnp.iscomplexobj(b)
+        else a,
+        parts,
+        like,
+    )
+
+
+def conjugate(tree: Params) -> Params:
+    """The complex conjugate: between `jax.grad`'s convention and the steepest-ascent vector."""
+    return jax.tree.map(lambda a: jnp.conj(a) if jnp.iscomplexobj(a) else a, tree)
+
+
+def real(
+    value_fn: Callable[..., Any],
+    params: Params,
+    *,
+    args: Any = (),
+    data: Mapping[str, Any] | None = None,
+    has_aux: bool = False,
+    caller: str,
+) -> tuple[ValueFn, Params]:
+    """The bound value as a function of real parameters, and `params` as its real point."""
+    fn = drop_aux(bind(value_fn, args=args, data=data, has_aux=has_aux, caller=caller))
+    if not is_complex(params):
+        return fn, params
+    return precompose(fn, functools.partial(join, like=params)), split(params)

@@ -1,0 +1,175 @@
+r"""Pytrees as vectors of R^n.
+
+A pytree of arrays is one vector; its inner product is
+
+    <x, y> = Re sum_leaf sum_i conj(x_i) y_i                                (1)
+
+so that C^n is R^{2n}. Sums accumulate in at least float32 whatever the leaves' dtype, and are
+elementwise products followed by a reduction, never a matrix multiplication: TensorFloat-32 and
+bfloat16 matmul units cannot touch them, and a sharded leaf keeps its sharding. Nothing here
+ravels a leaf.
+"""
+
+import functools
+import operator
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core.types import Array, Params, Scalar
+
+
+def widest(*dtypes: jnp.dtype) -> jnp.dtype:
+    """The real floating dtype with the most bits, at least float32."""
+    return jnp.dtype(
+        max((jnp.finfo(d).dtype for d in (jnp.float32, *dtypes)), key=lambda d: jnp.finfo(d).bits)
+    )
+
+
+def result_dtype(*trees: Params) -> jnp.dtype:
+    """The real dtype in which sums over `trees` are kept: their widest, at least float32."""
+    return widest(*[jnp.result_type(leaf) for leaf in jax.tree.leaves(trees)])
+
+
+def coarsest_eps(tree: Params) -> float:
+    """The largest machine epsilon among the leaves; float32's for a tree without leaves."""
+    eps = [float(jnp.finfo(jnp.result_type(leaf)).eps) for leaf in jax.tree.leaves(tree)]
+    return max(eps, default=float(jnp.finfo(jnp.float32).eps))
+
+
+def size(tree: Params) -> int:
+    """The number of entries in all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _vdot_leaf(x: Array, y: Array, dtype: jnp.dtype) -> Array:
+    if jnp.iscomplexobj(x) or jnp.iscomplexobj(y):
+        parts = (jnp.real(x), jnp.real(y)), (jnp.imag(x), jnp.imag(y))
+        return functools.reduce(operator.add, (_vdot_leaf(a, b, dtype) for a, b in parts))
+    return jnp.sum(x.astype(dtype) * y.astype(dtype))
+
+
+def vdot(x: Params, y: Params) -> Array:
+    """The real inner product (1), a () array of `result_dtype`."""
+    dtype = result_dtype(x, y)
+    terms = jax.tree.map(lambda a, b: _vdot_leaf(a, b, dtype), x, y)
+    return functools.reduce(operator.add, jax.tree.leaves(terms), jnp.zeros((), dtype))
+
+
+def norm(x: Params) -> Array:
+    """The Euclidean norm, safe from overflow and underflow: max|x| times the norm of x/max|x|."""
+    dtype = result_dtype(x)
+    largest = max_abs(x)
+    usable = (largest > 0) & jnp.isfinite(largest)
+    unit = jnp.where(usable, largest, 1)
+    scaled = jax.tree.map(lambda a: jnp.abs(a).astype(dtype) / unit, x)
+    return jnp.where(usable, unit * jnp.sqrt(vdot(scaled, scaled)), largest)
+
+
+def max_abs(x: Params) -> Array:
+    """The largest modulus, a () array of `result_dtype`; NaN if any entry is NaN."""
+    dtype = result_dtype(x)
+    peaks = [jnp.max(jnp.abs(a), initial=0).astype(dtype) for a in jax.tree.leaves(x)]
+    return functools.reduce(jnp.maximum, peaks, jnp.zeros((), dtype))
+
+
+def scale(c: Scalar, x: Params) -> Params:
+    """`c x` with every leaf in its own dtype."""
+    return jax.tree.map(lambda a: jnp.asarray(c, jnp.finfo(a.dtype).dtype) * a, x)
+
+
+def add(x: Params, y: Params) -> Params:
+    """`x + y` in the dtype of `x`."""
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), x, y)
+
+
+def axpy(c: Scalar, x: Params, y: Params) -> Params:
+    """`c x + y` in the dtype of `y`."""
+    return add(y, scale(c, x))
+
+
+def sub(x: Params, y: Params) -> Params:
+    """`x - y` in the dtype of `x`."""
+    return jax.tree.map(lambda a, b: a - b.astype(a.dtype), x, y)
+
+
+def negative(x: Params) -> Params:
+    """`-x`."""
+    return jax.tree.map(jnp.negative, x)
+
+
+def zeros_like(x: Params, dtype: jnp.dtype | None = None) -> Params:
+    """Zeros of the structure, shapes and (unless `dtype` is given) dtypes of `x`."""
+    return jax.tree.map(lambda a: jnp.zeros_like(a, dtype=dtype), x)
+
+
+def where(condition: Array, x: Params, y: Params) -> Params:
+    """`x` if `condition` (a () bool) else `y`, leaf by leaf."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), x, y)
+
+
+def cast_like(x: Params, like: Params) -> Params:
+    """`x` with the leaf dtypes of `like`."""
+    return jax.tree.map(lambda a, b: jnp.asarray(a, jnp.result_type(b)), x, like)
+
+
+def all_finite(x: Params) -> Array:
+    """Whether every entry is finite, a () bool."""
+    flags = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(x)]
+    return functools.reduce(jnp.logical_and, flags, jnp.array(True))
+
+
+def equal(x: Params, y: Params) -> Array:
+    """Whether `x` and `y` agree in every entry, a () bool; False where either is NaN."""
+    flags = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)]
+    return functools.reduce(jnp.logical_and, flags, jnp.array(True))
+
+
+def pseudo_random_like(x: Params, seed: int = 0) -> Params:
+    """A fixed vector of standard normal entries shaped like `x`: the same for every call."""
+    leaves, structure = jax.tree.flatten(x)
+    key = jax.random.key(seed)
+    draws = [
+        jax.random.normal(jax.random.fold_in(key, i), a.shape, result_dtype(a)).astype(a.dtype)
+        for i, a in enumerate(leaves)
+    ]
+    return jax.tree.unflatten(structure, draws)
+
+
+def while_once(needed: Array, compute: Callable[[], Params], otherwise: Params) -> Params:
+    """`compute()` if `needed` else `otherwise`, as a loop of one or zero trips.
+
+    Under `vmap` a `lax.cond` runs both branches in every lane; this loop runs only if some lane
+    needs it. `otherwise` gives structure, shapes and dtypes of the result.
+    """
+
+    def body(carry: tuple[Array, Params]) -> tuple[Array, Params]:
+        return jnp.zeros_like(carry[0]), cast_like(compute(), otherwise)
+
+    return jax.lax.while_loop(lambda carry: carry[0], body, (needed, otherwise))[1]
+
+
+def ravel(tree: Params) -> Array:
+    """All leaves as one vector of `result_dtype`, in the order of `jax.tree.leaves`.
+
+    For dense methods only: a sharded leaf is gathered.
+    """
+    dtype = result_dtype(tree)
+    leaves = [_gathered(a).astype(dtype).reshape(-1) for a in jax.tree.leaves(tree)]
+    return jnp.concatenate(leaves) if leaves else jnp.zeros((0,), dtype)
+
+
+def unravel(vector: Array, like: Params) -> Params:
+    """The inverse of `ravel`, in the dtypes and shapes of `like`."""
+    leaves, structure = jax.tree.flatten(like)
+    parts, start = [], 0
+    for leaf in leaves:
+        part = vector[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
+        parts.append(part)
+        start += leaf.size
+    return jax.tree.unflatten(structure, parts)
+
+
+def _gathered(leaf: Array) -> Array:
+    return leaf

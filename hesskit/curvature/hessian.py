@@ -1,0 +1,145 @@
+r"""The Hessian of a scalar function: one product, the dense matrix by chunks.
+
+    H v  =  d/dt grad f(x + t v) at t = 0,     H[:, i] = H e_i              (1)
+
+The dense matrix is built from batches of products over one linearization, so its memory beyond
+the n x n result is `chunk_size` times that of one product, not n times.
+
+Source: Pearlmutter (1994); Griewank & Walther (2008), chapter 3.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import errors, objective, tree
+from hesskit.core.derivatives import linearized
+from hesskit.core.types import Array, Params, Product, ValueFn
+
+CHUNK_SIZE = 64
+"""Columns of the dense Hessian found at once; measured in benchmarks/dense_hessian.py."""
+
+
+def dense(product: Product, params: Params, *, chunk_size: int | None = None) -> Array:
+    """The symmetric (n, n) matrix of `product`, rows in the order of `tree.ravel`.
+
+    Args:
+      product: `v -> H v` on pytrees like params.
+      params: gives structure, shapes and dtypes.
+      chunk_size: products mapped at once; None means 64.
+
+    Returns:
+      (H + H^T)/2, an (n, n) array of `tree.result_dtype(params)`.
+    """
+    n = tree.size(params)
+    dtype = tree.result_dtype(params)
+    width = min(n, chunk_size or CHUNK_SIZE)
+    num_chunks = -(-n // max(width, 1))
+
+    def rows(start: Array) -> Array:
+        basis = start + jnp.arange(width)[:, None] == jnp.arange(n)[None, :]
+        return jax.vmap(lambda e: tree.ravel(product(tree.unravel(e, params))))(
+            basis.astype(dtype)
+        )
+
+    if num_chunks <= 1:
+        matrix = rows(jnp.zeros((), jnp.int32))
+    else:
+        starts = jnp.minimum(jnp.arange(num_chunks) * width, n - width)
+
+        def write(i: Array, matrix: Array) -> Array:
+            return jax.lax.dynamic_update_slice(matrix, rows(starts[i]), (starts[i], 0))
+
+        matrix = jax.lax.fori_loop(0, num_chunks, write, jnp.zeros((n, n), dtype))
+    return (matrix + matrix.T) / 2
+
+
+def hvp(value_fn: ValueFn, params: Params, v: Params, *, args: Any = ()) -> Params:
+    """The Hessian of `value_fn` at `params` times `v`.
+
+    Args:
+      value_fn: `value_fn(params, ...) -> ()`.
+      params: a pytree of real or complex float arrays.
+      v: like params, same dtypes.
+      args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
+
+    Returns:
+      H v, like params. For complex leaves C^n is R^{2n}.
+
+    Raises:
+      TypeError: a leaf or the value is not a float, or `v` differs in dtype.
+      ValueError: `v` differs from params in structure or shapes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import hesskit
+      >>> print(hesskit.hvp(lambda x: jnp.sum(x**3), jnp.ones(2), jnp.array([1.0, 2.0])))
+      [ 6. 12.]
+    """
+    params = errors.check_params(params)
+    v = errors.check_like(errors.check_params(v, name="v"), params, name="v", dtypes=True)
+    fn, start = objective.real(value_fn, params, args=args, caller="hvp")
+    return objective.join(linearized(fn, start).product(objective.split(v)), params)
+
+
+_MISSING: Any = object()
+
+
+def hessian(
+    value_fn: ValueFn,
+    params: Params = _MISSING,
+    *,
+    args: Any = (),
+    chunk_size: int | None = None,
+    as_tree: bool = False,
+) -> Any:
+    """The dense Hessian of `value_fn` at `params`.
+
+    Args:
+      value_fn: `value_fn(params, ...) -> ()`.
+      params: a pytree of real float arrays with n entries in all.
+      args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
+      chunk_size: columns found at once; None means 64. Memory grows with it.
+      as_tree: give the tree of trees of `jax.hessian` instead of the matrix.
+
+    Returns:
+      An (n, n) array of at least float32, rows and columns in the order of
+      `jax.flatten_util.ravel_pytree(params)`; or the tree of trees.
+
+    Raises:
+      TypeError: params is missing, a leaf or the value is no real float.
+      ValueError: the value is not a scalar, params is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import hesskit
+      >>> print(hesskit.hessian(lambda p: p["a"] ** 2 * p["b"], {"a": jnp.array(1.0), "b": 2.0}))
+      [[4. 2.]
+       [2. 0.]]
+    """
+    if params is _MISSING:
+        raise TypeError(
+            "hesskit.hessian needs the point: hessian(f, x). (jax.hessian(f)(x) is the curried "
+            "form.)"
+        )
+    errors.check_count(chunk_size, name="chunk_size")
+    params = errors.check_params(params)
+    if objective.is_complex(params):
+        raise TypeError("hesskit.hessian needs real params; for complex ones use hesskit.hvp")
+    fn, params = objective.real(value_fn, params, args=args, caller="hessian")
+    matrix = dense(linearized(fn, params).product, params, chunk_size=chunk_size)
+    return blocks(matrix, params) if as_tree else matrix
+
+
+def blocks(matrix: Array, params: Params) -> Params:
+    """The (n, n) matrix as the tree of trees of `jax.hessian`."""
+    rows = jax.vmap(lambda row: tree.unravel(row, params))(matrix)
+
+    def block(column: Array, like: Array) -> Params:
+        parts = jax.vmap(lambda v: tree.unravel(v, params), in_axes=1, out_axes=-1)(
+            column.reshape(column.shape[0], -1)
+        )
+        return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *like.shape), parts)
+
+    return jax.tree.map(block, rows, params)

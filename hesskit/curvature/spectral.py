@@ -1,0 +1,94 @@
+r"""The dense Hessian by its eigen-decomposition: the model of every dense method.
+
+In the scaled variable z = D s, with D a positive diagonal (the identity unless asked for),
+
+    D^{-1} H D^{-1}  =  Q diag(w) Q',     s = D^{-1} Q t,                   (1)
+
+the quadratic model separates: a method is a rule for t given w and c = Q' D^{-1} g. A Hessian
+with an entry that is not finite is replaced by the identity, which makes the step a gradient step.
+
+Source: Conn, Gould & Toint (2000), section 7.3; scaling: More (1978), section 6.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import tree
+from hesskit.core.derivatives import Evaluation
+from hesskit.core.method import Built, Context, Step
+from hesskit.core.types import Array, Params
+from hesskit.curvature import hessian
+
+SIGNIFICANT = 2 / 3
+"""An eigenvalue below -eps^SIGNIFICANT max|w| is negative curvature, above it rounding noise."""
+
+
+class Spectrum(NamedTuple):
+    """The eigen-decomposition (1) at the kept point, and the right-hand side in its basis."""
+
+    eigenvalues: Array  # (n,), ascending
+    vectors: Array  # (n, n), Q, columns
+    coefficients: Array  # (n,), Q' D^{-1} rhs
+    scale: Array  # (n,), the diagonal of D
+
+
+def empty(params: Params) -> Spectrum:
+    """A spectrum of the right shapes, for the state before the first model."""
+    n, dtype = tree.size(params), tree.result_dtype(params)
+    vector = jnp.zeros((n,), dtype)
+    return Spectrum(vector, jnp.zeros((n, n), dtype), jnp.copy(vector), jnp.zeros((n,), dtype))
+
+
+def curvature_scale(matrix: Array, previous: Array) -> Array:
+    """D from the diagonal of H: the largest sqrt|H_ii| seen so far (More 1978, equation 6.1)."""
+    new = jnp.sqrt(jnp.abs(jnp.diagonal(matrix)))
+    seen = jnp.maximum(new, previous)
+    top = jnp.max(seen, initial=0)
+    floor = jnp.sqrt(jnp.finfo(matrix.dtype).eps) * jnp.where(top > 0, top, 1)
+    return jnp.maximum(seen, floor)
+
+
+def build(
+    evaluation: Evaluation,
+    rhs: Params,
+    model: Spectrum,
+    context: Context,
+    *,
+    scale: Callable[[Array, Array], Array] | None = None,
+    chunk_size: int | None = None,
+) -> Built:
+    """The spectrum at the kept point, from n products."""
+    n = model.scale.shape[0]
+    matrix = hessian.dense(evaluation.product, context.params, chunk_size=chunk_size)
+    matrix = jnp.where(jnp.all(jnp.isfinite(matrix)), matrix, jnp.eye(n, dtype=matrix.dtype))
+    diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
+    w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
+    c = q.T @ (tree.ravel(rhs) / diagonal)
+    noise = jnp.finfo(w.dtype).eps ** SIGNIFICANT * jnp.max(jnp.abs(w), initial=0)
+    indefinite = jnp.min(w, initial=0) < -noise
+    return Built(Spectrum(w, q, c, diagonal), indefinite, jnp.asarray(n, jnp.int32))
+
+
+def to_step(
+    model: Spectrum,
+    t: Array,
+    params: Params,
+    *,
+    shift: Array | float = 0.0,
+    on_boundary: Array,
+    penalty: Array | float = 0.0,
+) -> Step:
+    """The step of coordinates t, with B s = H s (plus nothing: `shift` acts only in the solve)."""
+    del shift
+    s = (model.vectors @ t) / model.scale
+    hs = (model.vectors @ (model.eigenvalues * t)) * model.scale
+    return Step(
+        step=tree.unravel(s, params),
+        product=tree.unravel(hs, params),
+        norm=jnp.sqrt(jnp.sum(t * t)),
+        on_boundary=on_boundary,
+        penalty=penalty,
+    )

@@ -1,0 +1,416 @@
+r"""Lanczos tridiagonalization, its lowest Ritz pair, and the trust region in its Krylov space.
+
+From a start b, k products with symmetric H give orthonormal Q = [q_1 ... q_k] with
+
+    H Q = Q T + r e_k',   Q'Q = I,   Q'r = 0,   q_1 = b / |b|,              (1)
+
+T tridiagonal with diagonal alpha and off-diagonal beta. Every new vector is orthogonalized twice
+against all others, so that (1) holds to rounding. Eigenvalues of T (Ritz values) are curvatures of
+H along the Ritz vectors; those at the ends of the spectrum converge first. With b = g, the
+trust-region problem restricted to s = Qh,
+
+    minimize  |g| h_1 + h.Th / 2   subject to   |h| <= radius,              (2)
+
+is solved exactly by the eigen-decomposition T = V diag(w) V'. Up to the boundary (2) is the method
+of conjugate gradients; it goes on where Steihaug's stops. Its residual (H + shift) s + g is h_k r.
+
+Basis vectors are kept in at least float32; H is applied to vectors in the dtype of b.
+
+Source: Golub & Van Loan (2013), section 10.3; Gould, Lucidi, Roma & Toint (1999), "Solving the
+trust-region subproblem using the Lanczos method"; Dauphin et al. (2014) for |T|.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import tree
+from hesskit.core.types import Array, Params, Product, Scalar
+from hesskit.linalg.cg import widen
+from hesskit.linalg.more_sorensen import trust_region_step
+from hesskit.linalg.steihaug import scaled_product, shrink, stretch
+
+
+class LanczosResult(NamedTuple):
+    """The factorization (1) after `num_valid` steps; later rows of the basis are zero."""
+
+    basis: Params  # Q', each leaf (num_steps, *shape)
+    alpha: Array  # (num_steps,), T[i, i]; padded from num_valid on
+    beta: Array  # (num_steps,), T[i, i + 1]; zero from num_valid - 1 on
+    residual: Params  # r; b without steps
+    residual_norm: Array  # (), |r|
+    num_valid: Array  # (), int32, k
+    num_products: Array  # (), int32, k or k + 1
+
+
+class _Carry(NamedTuple):
+    result: LanczosResult
+    largest: Array  # the largest |Hq| so far, a lower bound of |H|
+    going: Array
+
+
+def coefficients_in(basis: Params, x: Params) -> Array:
+    """Q'x, shape (num_steps,)."""
+    return jax.vmap(tree.vdot, in_axes=(0, None))(basis, x)
+
+
+def combination(basis: Params, c: Array) -> Params:
+    """Q c."""
+    return jax.tree.map(lambda rows: jnp.sum(rows, axis=0), jax.vmap(tree.scale)(c, basis))
+
+
+def tridiagonal(alpha: Array, beta: Array) -> Array:
+    """T, shape (num_steps, num_steps); the last of `beta` is not read."""
+    return jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+
+
+def _orthogonalize(basis: Params, x: Params) -> tuple[Params, Array]:
+    """The vector x - Q Q'x, done twice, and Q'x."""
+    first = coefficients_in(basis, x)
+    x = tree.sub(x, combination(basis, first))
+    second = coefficients_in(basis, x)
+    return tree.sub(x, combination(basis, second)), first + second
+
+
+def _append(result: LanczosResult, alpha: Array) -> tuple[Array, Array]:
+    """The diagonals of T with one more row, padded anew."""
+    k, index = result.num_valid, jnp.arange(result.alpha.shape[0])
+    alphas = jnp.where(index < k, result.alpha, 0).at[k].set(alpha)
+    betas = result.beta.at[k - 1].set(jnp.where(k > 0, result.residual_norm, 0))
+    bound = jnp.max(jnp.abs(alphas) + betas + jnp.roll(betas, 1))
+    padding = jnp.where(bound > 0, 2 * bound, 1)
+    return jnp.where(index <= k, alphas, padding), betas
+
+
+def _empty(start: Params, num_steps: int) -> LanczosResult:
+    """No steps yet; a start that is not finite counts as zero."""
+    norm = tree.norm(start)
+    finite = jnp.isfinite(norm)
+    wide = tree.where(finite, widen(start), tree.zeros_like(widen(start)))
+    count = jnp.zeros((), jnp.int32)
+    return LanczosResult(
+        basis=jax.tree.map(lambda a: jnp.zeros((num_steps, *a.shape), a.dtype), wide),
+        alpha=jnp.ones((num_steps,), norm.dtype),
+        beta=jnp.zeros((num_steps,), norm.dtype),
+        residual=wide,
+        residual_norm=jnp.where(finite, norm, 0),
+        num_valid=count,
+        num_products=count,
+    )
+
+
+def lanczos(
+    product: Product,
+    start: Params,
+    num_steps: int,
+    *,
+    needed: Scalar = True,
+    until: Callable[[LanczosResult], Array] | None = None,
+) -> LanczosResult:
+    """Up to `num_steps` Lanczos steps on H from b, fully reorthogonalized.
+
+    Ends early where span Q is invariant, |r| <= 4 eps |H| (eps of the coarsest leaf, about the
+    rounding error of a product), and before a product that is not finite. The padded T has the
+    eigenvalues of its valid part and, at least twice as large as all of them, a padding (1 if they
+    are zero) whose eigenvectors are orthogonal to e_1.
+
+    Args:
+        product: v -> Hv, symmetric; called at one place, with vectors like `start`.
+        start: b.
+        num_steps: static, at least 1.
+        needed: shape (), bool; False costs no products.
+        until: whether the factorization so far is enough, shape (), bool.
+
+    Returns:
+        A `LanczosResult` in at least float32.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from hesskit.linalg.lanczos import lanczos, tridiagonal
+        >>> h = jnp.array([1.0, 2.0, 4.0])
+        >>> result = lanczos(lambda v: h * v, jnp.ones(3), 3)
+        >>> print(jnp.linalg.eigvalsh(tridiagonal(result.alpha, result.beta)).round(4))
+        [1. 2. 4.]
+    """
+    negligible = 4 * tree.coarsest_eps(start)
+
+    def body(carry: _Carry) -> _Carry:
+        result, k = carry.result, carry.result.num_valid
+        q = tree.scale(1 / result.residual_norm, result.residual)
+        basis = jax.tree.map(lambda rows, row: rows.at[k].set(row), result.basis, q)
+        hq = widen(tree.cast_like(product(tree.cast_like(q, start)), start))
+        residual, c = _orthogonalize(basis, hq)
+        size, beta = tree.norm(hq), tree.norm(residual)
+        commit = jnp.isfinite(size) & jnp.isfinite(beta) & jnp.all(jnp.isfinite(c))
+        alphas, betas = _append(result, c[k])
+        after = LanczosResult(
+            basis=basis,  # a row too many is cleared at the end: no `where` over all rows
+            alpha=jnp.where(commit, alphas, result.alpha),
+            beta=jnp.where(commit, betas, result.beta),
+            residual=tree.where(commit, residual, result.residual),
+            residual_norm=jnp.where(commit, beta, result.residual_norm),
+            num_valid=k + commit.astype(jnp.int32),
+            num_products=result.num_products + 1,
+        )
+        largest = jnp.where(commit, jnp.maximum(carry.largest, size), carry.largest)
+        going = commit & (beta > negligible * largest)
+        if until is not None:
+            going &= ~until(after)
+        return _Carry(after, largest, going)
+
+    empty = _empty(start, num_steps)
+    going = jnp.asarray(needed) & (empty.residual_norm > 0)
+    first = _Carry(empty, jnp.zeros_like(empty.residual_norm), going)
+    result = jax.lax.while_loop(
+        lambda carry: carry.going & (carry.result.num_valid < num_steps), body, first
+    ).result
+    extra = jnp.where(result.num_products > result.num_valid, result.num_valid, num_steps)
+    return result._replace(
+        basis=jax.tree.map(lambda rows: rows.at[extra].set(0, mode="drop"), result.basis)
+    )
+
+
+def _decompose(result: LanczosResult) -> tuple[Array, Array]:
+    """Eigenvalues w and eigenvectors V of the padded T."""
+    answer = jnp.linalg.eigh(tridiagonal(result.alpha, result.beta))
+    return answer.eigenvalues, answer.eigenvectors
+
+
+def _decompose_if_any(result: LanczosResult) -> tuple[Array, Array]:
+    """The same, computed only if there is a step; else w = 1, V = 0."""
+    w = jnp.ones_like(result.alpha)
+    none = w, jnp.zeros_like(jnp.diag(w))
+    answer = tree.while_once(result.num_valid > 0, lambda: _decompose(result), none)
+    w, vectors = jax.tree.leaves(answer)
+    return w, vectors
+
+
+def _last(x: Array, num_valid: Array) -> Array:
+    """Entry k of x (k counts from 1), zero if k = 0."""
+    return jnp.where(num_valid > 0, x[num_valid - 1], 0)
+
+
+class Escape(NamedTuple):
+    """The lowest curvature found."""
+
+    curvature: Array  # (), the lowest Ritz value, d.Hd; 0 without products
+    direction: Params  # d, of norm 1; zero without products
+    product_direction: Params  # H d
+    residual_norm: Array  # (), |Hd - curvature d|: an eigenvalue of H is that near
+    num_products: Array  # (), int32
+
+
+def escape(
+    product: Product,
+    params_like: Params,
+    *,
+    num_steps: int,
+    seed: int = 0,
+    needed: Scalar = True,
+) -> Escape:
+    """The lowest Ritz pair of H from a fixed pseudo-random start: where a saddle point goes down.
+
+    A curvature < 0 proves that H is indefinite. The reverse is a matter of chance and steps: an
+    eigenvalue far below the others shows within a few.
+
+    Args:
+        product: v -> Hv, symmetric; called at one place, with vectors like `params_like`.
+        params_like: gives structure, shapes and dtypes.
+        num_steps: static bound on products, at least 1.
+        seed: of the start.
+        needed: shape (), bool; False costs no products and gives zeros.
+
+    Returns:
+        An `Escape`; vectors in the dtype of `params_like`, scalars in `tree.result_dtype`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from hesskit.linalg.lanczos import escape
+        >>> h = jnp.array([1.0, -2.0, 4.0])
+        >>> print(escape(lambda v: h * v, jnp.zeros(3), num_steps=3).curvature.round(4))
+        -2.0
+    """
+    start = tree.pseudo_random_like(params_like, seed)
+    result = lanczos(product, start, num_steps, needed=needed)
+    w, vectors = _decompose_if_any(result)
+    y = vectors[:, 0]
+    last = _last(y, result.num_valid)
+    direction = combination(result.basis, y)
+    curvature = jnp.where(result.num_valid > 0, w[0], 0)
+    return Escape(
+        curvature=curvature,
+        direction=tree.cast_like(direction, start),
+        product_direction=tree.cast_like(
+            tree.axpy(curvature, direction, tree.scale(last, result.residual)), start
+        ),
+        residual_norm=jnp.abs(last) * result.residual_norm,
+        num_products=result.num_products,
+    )
+
+
+class KrylovModel(NamedTuple):
+    """The quadratic model in a Krylov space: it gives a step for any radius without products."""
+
+    basis: Params  # Q', each leaf (num_steps, *shape), in z = D s
+    residual: Params  # r
+    residual_norm: Array  # (), |r|
+    eigenvalues: Array  # w, (num_steps,), ascending; w[0] < 0 is negative curvature
+    eigenvectors: Array  # V, (num_steps, num_steps)
+    gradient_norm: Array  # (), |D^{-1} g|
+    num_valid: Array  # (), int32, k
+    num_products: Array  # (), int32
+    scale: Params | None  # D
+
+
+class KrylovStep(NamedTuple):
+    """A step of a `KrylovModel`."""
+
+    step: Params
+    hessian_step: Params  # H step
+    predicted: Array  # (), the decrease of the quadratic model
+    step_norm: Array  # (), |D step|
+    shift: Array  # (), (T + shift) h = -|g| e_1, or |T| + damping in place of T
+    residual_norm: Array  # (), of (H + shift) s + g, in the dual norm
+    on_boundary: Array  # (), bool
+
+
+def gltr(
+    product: Product,
+    gradient: Params,
+    radius: Scalar,
+    *,
+    tol: Scalar,
+    num_steps: int,
+    scale: Params | None = None,
+    needed: Scalar = True,
+) -> KrylovModel:
+    """Builds the Krylov space of g until the step for `radius` satisfies (H + shift) s = -g.
+
+    Every Lanczos step is followed by the eigen-decomposition of T, small beside a product.
+
+    Args:
+        product: v -> Hv, symmetric; called at one place, with vectors like `gradient`.
+        gradient: g.
+        radius: shape (); the radius that is asked first.
+        tol: stop at |(H + shift) s + g| <= tol in the dual norm (of D^{-1}), shape ().
+        num_steps: static bound on products, at least 1.
+        scale: D, positive, shaped like `gradient`, for the region |D s| <= radius; identity if
+            None.
+        needed: shape (), bool; False costs no products and gives zero steps.
+
+    Returns:
+        A `KrylovModel` for `krylov_step` and `krylov_absolute_step`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from hesskit.linalg.lanczos import gltr, krylov_step
+        >>> h, g = jnp.array([1.0, -2.0, 4.0]), jnp.array([1.0, 0.1, 1.0])
+        >>> model = gltr(lambda v: h * v, g, 1.0, tol=1e-6, num_steps=3)
+        >>> for radius in (1.0, 0.5):
+        ...     answer = krylov_step(model, radius)
+        ...     print(f"{answer.step_norm:.3f} {answer.shift:.3f} {answer.predicted:.3f}")
+        1.000 2.107 1.343
+        0.500 2.276 0.535
+    """
+    g = shrink(scale, gradient)
+    norm = tree.norm(g)
+    radius, tol = jnp.asarray(radius, norm.dtype), jnp.asarray(tol, norm.dtype)
+
+    def is_solved(result: LanczosResult) -> Array:
+        w, vectors = _decompose(result)
+        y = trust_region_step(w, norm * vectors[0], radius).step
+        last = _last(jnp.sum(vectors * y[None, :], axis=1), result.num_valid)
+        return jnp.abs(last) * result.residual_norm <= tol
+
+    result = lanczos(scaled_product(scale, product), g, num_steps, needed=needed, until=is_solved)
+    w, vectors = _decompose_if_any(result)
+    return KrylovModel(
+        basis=result.basis,
+        residual=tree.cast_like(result.residual, gradient),
+        residual_norm=result.residual_norm,
+        eigenvalues=w,
+        eigenvectors=vectors,
+        gradient_norm=jnp.where(jnp.isfinite(norm), norm, 0),
+        num_valid=result.num_valid,
+        num_products=result.num_products,
+        scale=scale,
+    )
+
+
+def _step(model: KrylovModel, y: Array, shift: Array, on_boundary: Array) -> KrylovStep:
+    """The step s = Q V y; one that is not finite becomes zero."""
+    finite = jnp.all(jnp.isfinite(y))
+    y = jnp.where(finite, y, 0)
+    w, vectors = model.eigenvalues, model.eigenvectors
+    h = jnp.sum(vectors * y[None, :], axis=1)
+    th = jnp.sum(vectors * (w * y)[None, :], axis=1)
+    last = _last(h, model.num_valid)
+    hessian_step = tree.axpy(last, widen(model.residual), combination(model.basis, th))
+    step = tree.cast_like(combination(model.basis, h), model.residual)
+    return KrylovStep(
+        step=shrink(model.scale, step),
+        hessian_step=stretch(model.scale, tree.cast_like(hessian_step, model.residual)),
+        predicted=-jnp.sum((model.gradient_norm * vectors[0] + 0.5 * (w * y)) * y),
+        step_norm=tree.norm(y),
+        shift=jnp.where(finite, shift, 0),
+        residual_norm=jnp.abs(last) * model.residual_norm,
+        on_boundary=on_boundary & finite,
+    )
+
+
+def krylov_step(model: KrylovModel, radius: Scalar) -> KrylovStep:
+    """The global minimizer of the quadratic model over |D s| <= radius in the Krylov space.
+
+    Args:
+        model: from `gltr`.
+        radius: shape (); any, also another than `gltr` was given. May be inf if T is positive
+            definite; on another T the step is then zero.
+
+    Returns:
+        A `KrylovStep`; vectors in the dtype of the gradient, scalars in `tree.result_dtype`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from hesskit.linalg.lanczos import gltr, krylov_step
+        >>> model = gltr(lambda v: -v, jnp.array([2.0, 0.0]), 1.0, tol=0.0, num_steps=2)
+        >>> print(krylov_step(model, 0.5).step, model.num_products)
+        [-0.5  0. ] 1
+    """
+    w = model.eigenvalues
+    answer = trust_region_step(w, model.gradient_norm * model.eigenvectors[0], radius)
+    return _step(model, answer.step, answer.shift, answer.on_boundary)
+
+
+def krylov_absolute_step(
+    model: KrylovModel, damping: Scalar, radius: Scalar = jnp.inf
+) -> KrylovStep:
+    """The saddle-free step: Newton's, with the modulus of each curvature in the Krylov space.
+
+    s = -Q (|T| + damping + shift)^{-1} Q'g with the least shift >= 0 such that |D s| <= radius.
+
+    Args:
+        model: from `gltr`.
+        damping: shape (), at least 0.
+        radius: shape ().
+
+    Returns:
+        A `KrylovStep`, whose `predicted` is of the true quadratic model, without |.|.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from hesskit.linalg.lanczos import gltr, krylov_absolute_step
+        >>> model = gltr(lambda v: -v, jnp.array([2.0, 0.0]), 1.0, tol=0.0, num_steps=2)
+        >>> print(krylov_absolute_step(model, 3.0).step)
+        [-0.5  0. ]
+
+    Reference:
+        Dauphin et al. (2014), "Identifying and attacking the saddle point problem".
+    """
+    w, c = model.eigenvalues, model.gradient_norm * model.eigenvectors[0]
+    stiffness = jnp.abs(w) + jnp.asarray(damping, w.dtype)
+    order = jnp.argsort(stiffness)
+    answer = trust_region_step(stiffness[order], c[order], radius)
+    y = jnp.zeros_like(w).at[order].set(answer.step)
+    return _step(model, y, answer.shift, answer.on_boundary)

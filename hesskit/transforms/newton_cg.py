@@ -1,0 +1,199 @@
+r"""Newton-CG in a trust region: second-order steps from products alone.
+
+At parameters x, with gradient g and Hessian H, each update takes
+
+    s  ~  argmin  g.s + s.Hs / 2   subject to   |s|_M <= radius             (1)
+
+by truncated conjugate gradients, which needs only products Hv; nothing n x n exists. CG stops at
+|g + Hs| <= eta |g| with the forcing term
+
+    eta  =  gamma (|g| / |g_previous|)^2,   at most eta_max                 (2)
+
+which makes the convergence superlinear without solving early systems too well. A direction of
+negative curvature is not an error: CG rides it to the boundary. After a rejection the shorter
+step is the exact minimizer of (1) over the plane of s and the first CG direction, whose products
+are known: a rejected update spends none. Where g is zero to the tolerance, at most
+`max_escape_products` Lanczos steps look for negative curvature before the point is called a
+minimum; what they find becomes the step.
+
+Source: Nocedal & Wright (2006), Algorithms 4.1 and 7.2; Steihaug (1983); Eisenstat & Walker
+(1996), choice 2; Byrd, Schnabel & Shultz (1988) for the plane.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from hesskit.core import acceptance, errors, method, tree
+from hesskit.core.acceptance import Trial
+from hesskit.core.derivatives import Evaluation
+from hesskit.core.method import Built, Context, Rule, Step
+from hesskit.core.types import Array, Params
+from hesskit.linalg.lanczos import escape
+from hesskit.linalg.operator import Preconditioner
+from hesskit.linalg.steihaug import PairMetric, steihaug, subspace_step
+from hesskit.transforms import _build
+from hesskit.transforms._build import Transformation
+
+GAMMA = 0.9  # Eisenstat & Walker (1996), choice 2
+ETA_MAX = 0.5
+ETA_MEMORY = 0.1  # their safeguard: a fall of eta by more than this rule allows is held back
+MAX_PRODUCTS = 1000
+MAX_ESCAPE_PRODUCTS = 20  # design: finds a curvature of -1 % of the largest with odds near 1
+
+
+class NewtonCGInfo(NamedTuple):
+    """What the last update did. For people; the next update never reads it."""
+
+    status: Array  # (), int32, 0 while going on
+    accepted: Array  # (), bool
+    step_norm: Array  # (), |s| of an accepted step, 0 of a rejected one
+    ratio: Array  # (), actual over predicted decrease
+    grad_norm: Array  # (), at the kept point
+    num_values: Array  # (), int32, evaluations of this update
+    num_grads: Array  # (), int32
+    num_products: Array  # (), int32
+    value_mismatch: Array  # (), |value given - value found|
+    radius: Array  # (), the next radius, in the unit of |params|_M
+    forcing: Array  # (), eta
+    negative_curvature: Array  # (), bool, met at the kept point
+
+
+class Plane(NamedTuple):
+    """What shorter radii need: two vectors with their products, at the kept point."""
+
+    step: Params
+    step_product: Params
+    first: Params
+    first_product: Params
+    metric: PairMetric
+    norm: Array  # (), of `step`, in the norm of the region
+    on_boundary: Array  # (), bool
+    grad_norm: Array  # (), of the point before, for (2)
+    forcing: Array  # (), eta
+    negative_curvature: Array  # (), bool
+    preconditioner: Any
+
+
+def _empty(params: Params, *, preconditioner: Preconditioner | None) -> Plane:
+    zero = jnp.zeros((), tree.result_dtype(params))
+    vectors = [tree.zeros_like(params) for _ in range(4)]
+    metric = PairMetric(*(jnp.copy(zero) for _ in PairMetric._fields))
+    state = None if preconditioner is None else preconditioner.init(params)
+    no = jnp.zeros((), bool)
+    return Plane(*vectors, metric, zero, no, zero + 0, zero + 0, jnp.copy(no), state)
+
+
+def _forcing(model: Plane, grad_norm: Array) -> Array:
+    """(2) with its safeguards; ETA_MAX at the first point."""
+    known = model.grad_norm > 0
+    eta = GAMMA * (grad_norm / jnp.where(known, model.grad_norm, 1)) ** 2
+    held = GAMMA * model.forcing**2
+    eta = jnp.where(held > ETA_MEMORY, jnp.maximum(eta, held), eta)
+    return jnp.where(known, jnp.minimum(eta, ETA_MAX), ETA_MAX)
+
+
+def _build_plane(
+    evaluation: Evaluation,
+    rhs: Params,
+    model: Plane,
+    context: Context,
+    *,
+    max_products: Any,
+    max_escape_products: int,
+    preconditioner: Preconditioner | None,
+) -> Built:
+    product = evaluation.product
+    assert product is not None
+    grad_norm = tree.norm(rhs)
+    eta = _forcing(model, grad_norm)
+    state, precondition = None, None
+    if preconditioner is not None:
+        state = preconditioner.update(model.preconditioner, product, context.params)
+        precondition = functools.partial(_apply, preconditioner, state)
+    limit = jnp.minimum(2 * tree.size(rhs), MAX_PRODUCTS) if max_products is None else max_products
+    radius = jnp.where(context.size > 0, context.size, first_radius(context.params))
+    found = steihaug(
+        product, rhs, radius, tol=eta * grad_norm, max_products=limit, precondition=precondition
+    )
+    down = escape(
+        product, rhs, num_steps=max_escape_products, needed=context.at_rest
+    )
+    leaves = context.at_rest & (down.curvature < 0)
+    sign = jnp.where(tree.vdot(down.direction, evaluation.grad) > 0, -radius, radius)
+    plane = Plane(
+        step=tree.where(leaves, tree.scale(sign, down.direction), found.step),
+        step_product=tree.where(leaves, tree.scale(sign, down.product_direction), found.hessian_step),
+        first=found.first_direction,
+        first_product=found.first_product,
+        metric=found.metric,
+        norm=jnp.where(leaves, radius, found.step_norm),
+        on_boundary=found.on_boundary | leaves,
+        grad_norm=grad_norm,
+        forcing=eta,
+        negative_curvature=found.negative_curvature | leaves,
+        preconditioner=state,
+    )
+    return Built(plane, plane.negative_curvature, found.num_products + down.num_products)
+
+
+def _apply(preconditioner: Preconditioner, state: Any, vector: Params) -> Params:
+    return preconditioner.apply(state, vector, jnp.zeros((), tree.result_dtype(vector)))
+
+
+def first_radius(params: Params) -> Array:
+    """One, or a tenth of |params| where that is more."""
+    return jnp.maximum(1.0, 0.1 * tree.norm(params))
+
+
+def _solve(model: Plane, grad: Params, size: Array, context: Context) -> Step:
+    del context
+    whole = Step(model.step, model.step_product, model.norm, model.on_boundary)
+    pairs = ((model.step, model.step_product), (model.first, model.first_product))
+
+    def shorter() -> Step:
+        best = subspace_step(grad, size, pairs, metric=model.metric)
+        return Step(best.step, best.hessian_step, best.step_norm, best.on_boundary)
+
+    return tree.while_once(model.norm > size * (1 + 1e-6), shorter, whole)
+
+
+def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
+    return acceptance.next_radius(size, norm, trial, on_boundary=on_boundary)
+
+
+@_build.memoize
+def newton_cg(
+    learning_rate: Any = None,
+    *,
+    radius: Any = None,
+    max_products: Any = None,
+    max_escape_products: int | None = None,
+    preconditioner: Preconditioner | None = None,
+    has_aux: bool = False,
+) -> Transformation:
+    """Doc."""
+    errors.check_number(radius, name="radius", open_low=True, schedule=True)
+    errors.check_count(max_products, name="max_products")
+    errors.check_count(max_escape_products, name="max_escape_products")
+    rule = Rule(
+        info=NewtonCGInfo,
+        empty=functools.partial(_empty, preconditioner=preconditioner),
+        build=functools.partial(
+            _build_plane,
+            max_products=max_products,
+            max_escape_products=max_escape_products or MAX_ESCAPE_PRODUCTS,
+            preconditioner=preconditioner,
+        ),
+        solve=_solve,
+        adapt=_adapt,
+        first_size=lambda model, grad, context: first_radius(context.params),
+        describe=lambda model, size: {
+            "radius": size,
+            "forcing": model.forcing,
+            "negative_curvature": model.negative_curvature,
+        },
+        size=radius,
+    )
+    return _build.build(rule, name="newton_cg", learning_rate=learning_rate, has_aux=has_aux)
