@@ -109,8 +109,7 @@ def bind(
         positional = tuple(args)
     else:
         raise TypeError(
-            f"args must be a tuple or a dict of data, got {type(args).__name__}; write "
-            "args=(data,)"
+            f"args must be a tuple or a dict of data, got {type(args).__name__}; write args=(data,)"
         )
     filled = functools.partial(_shift(value_fn), positional) if positional else value_fn
     taken, missing = _select(value_fn, by_name, name)
@@ -159,17 +158,15 @@ def is_complex(params: Params) -> bool:
 
 def split(params: Params) -> Params:
     """C^n as R^{2n}: a complex leaf of shape s becomes a real one of shape (2, *s)."""
-    return jax.tree.map(
-        lambda a: jnp.stack([a.real, a.imag]) if jnp.iscomplexobj(a) else a, params
-    )
+    return jax.tree.map(lambda a: jnp.stack([a.real, a.imag]) if jnp.iscomplexobj(a) else a, params)
 
 
 def join(parts: Params, like: Params) -> Params:
     """The inverse of `split`; `like` says which leaves are complex."""
     return jax.tree.map(
-        lambda a, b: jax.lax.complex(a[0], a[1]).astype(jnp.result_type(b))
-        if jnp.iscomplexobj(b)
-        else a,
+        lambda a, b: (
+            jax.lax.complex(a[0], a[1]).astype(jnp.result_type(b)) if jnp.iscomplexobj(b) else a
+        ),
         parts,
         like,
     )

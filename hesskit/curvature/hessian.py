@@ -1,9 +1,6 @@
-r"""The Hessian of a scalar function: one product, the dense matrix by chunks.
+r"""The Hessian of a scalar function: one product, and the dense matrix.
 
     H v  =  d/dt grad f(x + t v) at t = 0,     H[:, i] = H e_i              (1)
-
-The dense matrix is built from batches of products over one linearization, so its memory beyond
-the n x n result is `chunk_size` times that of one product, not n times.
 
 Source: Pearlmutter (1994); Griewank & Walther (2008), chapter 3.
 """
@@ -11,48 +8,11 @@ Source: Pearlmutter (1994); Griewank & Walther (2008), chapter 3.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.derivatives import linearized
-from hesskit.core.types import Array, Params, Product, ValueFn
-
-CHUNK_SIZE = 64
-"""Columns of the dense Hessian found at once; measured in benchmarks/dense_hessian.py."""
-
-
-def dense(product: Product, params: Params, *, chunk_size: int | None = None) -> Array:
-    """The symmetric (n, n) matrix of `product`, rows in the order of `tree.ravel`.
-
-    Args:
-      product: `v -> H v` on pytrees like params.
-      params: gives structure, shapes and dtypes.
-      chunk_size: products mapped at once; None means 64.
-
-    Returns:
-      (H + H^T)/2, an (n, n) array of `tree.result_dtype(params)`.
-    """
-    n = tree.size(params)
-    dtype = tree.result_dtype(params)
-    width = min(n, chunk_size or CHUNK_SIZE)
-    num_chunks = -(-n // max(width, 1))
-
-    def rows(start: Array) -> Array:
-        basis = start + jnp.arange(width)[:, None] == jnp.arange(n)[None, :]
-        return jax.vmap(lambda e: tree.ravel(product(tree.unravel(e, params))))(
-            basis.astype(dtype)
-        )
-
-    if num_chunks <= 1:
-        matrix = rows(jnp.zeros((), jnp.int32))
-    else:
-        starts = jnp.minimum(jnp.arange(num_chunks) * width, n - width)
-
-        def write(i: Array, matrix: Array) -> Array:
-            return jax.lax.dynamic_update_slice(matrix, rows(starts[i]), (starts[i], 0))
-
-        matrix = jax.lax.fori_loop(0, num_chunks, write, jnp.zeros((n, n), dtype))
-    return (matrix + matrix.T) / 2
+from hesskit.core.types import Array, Params, ValueFn
+from hesskit.linalg.dense import dense
 
 
 def hvp(value_fn: ValueFn, params: Params, v: Params, *, args: Any = ()) -> Params:

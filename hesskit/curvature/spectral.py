@@ -13,14 +13,13 @@ Source: Conn, Gould & Toint (2000), section 7.3; scaling: More (1978), section 6
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Step
 from hesskit.core.types import Array, Params
-from hesskit.curvature import hessian
+from hesskit.linalg.dense import dense
 
 SIGNIFICANT = 2 / 3
 """An eigenvalue below -eps^SIGNIFICANT max|w| is negative curvature, above it rounding noise."""
@@ -62,7 +61,7 @@ def build(
 ) -> Built:
     """The spectrum at the kept point, from n products."""
     n = model.scale.shape[0]
-    matrix = hessian.dense(evaluation.product, context.params, chunk_size=chunk_size)
+    matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
     matrix = jnp.where(jnp.all(jnp.isfinite(matrix)), matrix, jnp.eye(n, dtype=matrix.dtype))
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
@@ -77,12 +76,10 @@ def to_step(
     t: Array,
     params: Params,
     *,
-    shift: Array | float = 0.0,
     on_boundary: Array,
     penalty: Array | float = 0.0,
 ) -> Step:
-    """The step of coordinates t, with B s = H s (plus nothing: `shift` acts only in the solve)."""
-    del shift
+    """The step of coordinates t, with B = H; `penalty` is the cubic term of the model."""
     s = (model.vectors @ t) / model.scale
     hs = (model.vectors @ (model.eigenvalues * t)) * model.scale
     return Step(

@@ -76,7 +76,7 @@ def _orthogonalize(basis: Params, x: Params) -> tuple[Params, Array]:
 
 def _append(result: LanczosResult, alpha: Array) -> tuple[Array, Array]:
     """The diagonals of T with one more row, padded anew."""
-    k, index = result.num_valid, jnp.arange(result.alpha.shape[0])
+    k, index = result.num_valid, jnp.arange(result.alpha.shape[0], dtype=jnp.int32)
     alphas = jnp.where(index < k, result.alpha, 0).at[k].set(alpha)
     betas = result.beta.at[k - 1].set(jnp.where(k > 0, result.residual_norm, 0))
     bound = jnp.max(jnp.abs(alphas) + betas + jnp.roll(betas, 1))

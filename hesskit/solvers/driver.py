@@ -162,9 +162,7 @@ def updated(
             point,
             value=carry.now.value,
             grad=grad,
-            value_fn=objective.precompose(
-                objective.drop_aux(problem.fn), objective.split
-            ),
+            value_fn=objective.precompose(objective.drop_aux(problem.fn), objective.split),
         )
         new = objective.split(optax.apply_updates(point, updates))
         return new, tree.cast_like(inner, carry.inner)
@@ -224,7 +222,9 @@ def counts(state: Any) -> tuple[Array, Array, Array]:
 
 
 def _is_info(node: Any) -> bool:
-    return isinstance(node, tuple) and getattr(node, "_fields", ())[: len(INFO_FIELDS)] == INFO_FIELDS
+    return (
+        isinstance(node, tuple) and getattr(node, "_fields", ())[: len(INFO_FIELDS)] == INFO_FIELDS
+    )
 
 
 def _is_search(node: Any) -> bool:

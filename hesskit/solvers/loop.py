@@ -106,9 +106,7 @@ def _stop(report: Report, last: Report, loop: Loop, limits: Limits, static: Stat
     moved = report.accepted & (loop.num_steps > 0)
     going = code == Status.RUNNING
     by_value = moved & (limits.ftol > 0) & (change <= limits.ftol * scale)
-    by_step = moved & (limits.xtol > 0) & (
-        report.step_norm <= limits.xtol * (size + limits.xtol)
-    )
+    by_step = moved & (limits.xtol > 0) & (report.step_norm <= limits.xtol * (size + limits.xtol))
     code = jnp.where(going & by_step, Status.STEP_TOL, code)
     code = jnp.where(going & by_value, Status.VALUE_TOL, code)
     if static.check == "first_order":
@@ -123,9 +121,7 @@ def run(engine: Driver, carry: Any, static: Static, limits: Limits, params: Para
     report = jax.tree.map(
         lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda c: engine.advance(c)[1], carry)
     )
-    first = Loop(
-        carry, report, none, none - 1, none, none, none, _empty_history(static, params)
-    )
+    first = Loop(carry, report, none, none - 1, none, none, none, _empty_history(static, params))
 
     def body(loop: Loop) -> Loop:
         carry, report = engine.advance(loop.carry)
@@ -140,7 +136,11 @@ def run(engine: Driver, carry: Any, static: Static, limits: Limits, params: Para
         status = _stop(report, loop.report, new, limits, static)
         if static.callback is not None or static.progress:
             seen = progress.Progress(
-                new.num_steps, *report.now[1:], report.step_norm, report.accepted, status,
+                new.num_steps,
+                *report.now[1:],
+                report.step_norm,
+                report.accepted,
+                status,
                 report.now.params,
             )
             stop = progress.show(seen, limits.max_steps, static.callback, bar=static.progress)

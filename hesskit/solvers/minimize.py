@@ -24,7 +24,8 @@ from hesskit.core.method import default_tolerance
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.linalg.lanczos import escape
-from hesskit.solvers import driver, loop, progress as live
+from hesskit.solvers import driver, loop
+from hesskit.solvers import progress as live
 from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.result import History, Result
 from hesskit.transforms._build import Transformation
@@ -50,9 +51,7 @@ def _negative_curvature(fn: Callable[[Params], Any], params: Params, wanted: Arr
 
 @functools.partial(jax.jit, static_argnums=0)
 def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any) -> Result:
-    bound = objective.bind(
-        static.value_fn, args=args, has_aux=static.has_aux, caller="minimize"
-    )
+    bound = objective.bind(static.value_fn, args=args, has_aux=static.has_aux, caller="minimize")
     free, frozen = select.split(params, static.fixed)
     fn = objective.precompose(bound, lambda p: select.merge(p, frozen))
     point = objective.split(free)

@@ -16,11 +16,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from hesskit.core import errors, method, objective, tree
+from hesskit.core import errors, method, objective, tree, trial
 from hesskit.core.derivatives import Evaluation, linearized, value_and_grad
 from hesskit.core.method import Method, Rule, State
 from hesskit.core.types import Array, Params, ValueFn
@@ -172,7 +171,7 @@ def build(
             machine = _forget(machine, new)
         return new, tree.cast_like(_hide(machine, params), state)
 
-    machine = method.method(rule) if accepting else None
+    machine = trial.machine(rule) if accepting else None
     return Transformation(init, update, method=machine, name=name, has_aux=has_aux)
 
 
@@ -193,7 +192,7 @@ def _model(
     else:
         kept = kept & (given.astype(state.value.dtype) == state.value)
     fresh = state._replace(modeled=kept)
-    after = method.remodel(
+    after = trial.remodel(
         rule, fresh, lambda: linearized(fn, params), _right_hand_side(updates, grad)
     )
     mismatch = jnp.zeros_like(state.level)
@@ -205,7 +204,7 @@ def _model(
         num_values=spent,
         num_grads=spent,
     )
-    return method.propose(rule, after._replace(info=info))
+    return trial.propose(rule, after._replace(info=info))
 
 
 def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
@@ -215,7 +214,7 @@ def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
     before = state.info
     evaluation: Evaluation = value_and_grad(fn, tree.add(state.params, state.step.step))
     failed = ~state.modeled
-    after = method.judge(rule, state, evaluation)
+    after = trial.judge(rule, state, evaluation)
     info = after.info._replace(
         status=jnp.where(before.status == 0, after.info.status, before.status),
         num_values=before.num_values + 1,
@@ -232,6 +231,4 @@ def _forget(state: State, new: Params) -> State:
     inf = jnp.full_like(state.value, jnp.inf)
     moved = tree.norm(new)
     info = state.info._replace(accepted=moved > 0, step_norm=moved.astype(state.level.dtype))
-    return state._replace(
-        count=state.count + 1, value=inf, modeled=jnp.array(False), info=info
-    )
+    return state._replace(count=state.count + 1, value=inf, modeled=jnp.array(False), info=info)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, errors, method, tree
+from hesskit.core import acceptance, errors, tree
 from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Rule, Step
@@ -117,14 +117,14 @@ def _build_plane(
     found = steihaug(
         product, rhs, radius, tol=eta * grad_norm, max_products=limit, precondition=precondition
     )
-    down = escape(
-        product, rhs, num_steps=max_escape_products, needed=context.at_rest
-    )
+    down = escape(product, rhs, num_steps=max_escape_products, needed=context.at_rest)
     leaves = context.at_rest & (down.curvature < 0)
     sign = jnp.where(tree.vdot(down.direction, evaluation.grad) > 0, -radius, radius)
     plane = Plane(
         step=tree.where(leaves, tree.scale(sign, down.direction), found.step),
-        step_product=tree.where(leaves, tree.scale(sign, down.product_direction), found.hessian_step),
+        step_product=tree.where(
+            leaves, tree.scale(sign, down.product_direction), found.hessian_step
+        ),
         first=found.first_direction,
         first_product=found.first_product,
         metric=found.metric,

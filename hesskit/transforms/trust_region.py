@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from hesskit.core import acceptance, errors
 from hesskit.core.acceptance import Trial
 from hesskit.core.method import Context, Rule, Step
-from hesskit.core.types import Array, Params, Scalar
+from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum
 from hesskit.linalg.more_sorensen import trust_region_step

@@ -303,9 +303,6 @@ def test_bad_input_gives_a_zero_step():
     def run(gradient, radius):
         return solve(jnp.asarray(h, jnp.float32), gradient, radius, 0.0, 9)
 
-    run = functools.partial(
-        steihaug, as_product(jnp.asarray(h, jnp.float32)), tol=0.0, max_products=9
-    )
     poisoned = g.copy()
     poisoned[3] = np.nan
     for result in (run(as_tree(poisoned), 1.0), run(as_tree(g), jnp.nan), run(as_tree(0 * g), 1.0)):
@@ -343,8 +340,6 @@ def test_units_do_not_matter_in_float32(force, length):
     def run(force, length):
         matrix = jnp.asarray(h * (force / length), jnp.float32)
         return solve(matrix, as_tree(g * force), 0.6 * length, 1e-4 * force, 9)
-        options = {"tol": 1e-4 * force, "max_products": 9}
-        return steihaug(as_product(matrix), as_tree(g * force), 0.6 * length, **options)
 
     plain, scaled = run(1.0, 1.0), run(force, length)
     assert plain.num_products == scaled.num_products > 1
@@ -368,9 +363,6 @@ def test_bfloat16_leaves(other):
     h, g = problem(4)
     gradient = as_tree(g, jnp.bfloat16, other)
     result = solve(jnp.asarray(h, jnp.float32), gradient, 1.0, 1e-3, 20)
-    result = steihaug(
-        as_product(jnp.asarray(h, jnp.float32)), gradient, 1.0, tol=1e-3, max_products=20
-    )
     assert jax.tree.map(jnp.result_type, result.step) == jax.tree.map(jnp.result_type, gradient)
     assert result.step_norm.dtype == jnp.float32
     expected, _ = reference(h, as_vector(gradient), 1.0, tol=1e-3, max_products=20)
