@@ -32,6 +32,9 @@ from hesskit.linalg.cg import widen
 from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.steihaug import scaled_product, shrink, stretch
 
+NEGLIGIBLE = 10
+"""A residual of so many eps |H| is the rounding error of a product."""
+
 
 class LanczosResult(NamedTuple):
     """The factorization (1) after `num_valid` steps; later rows of the basis are zero."""
@@ -111,10 +114,11 @@ def lanczos(
 ) -> LanczosResult:
     """Up to `num_steps` Lanczos steps on H from b, fully reorthogonalized.
 
-    Ends early where span Q is invariant, |r| <= 4 eps |H| (eps of the coarsest leaf, about the
-    rounding error of a product), and before a product that is not finite. The padded T has the
-    eigenvalues of its valid part and, at least twice as large as all of them, a padding (1 if they
-    are zero) whose eigenvectors are orthogonal to e_1.
+    Ends early where span Q is invariant, |r| <= `NEGLIGIBLE` eps |H|, and before a product that is
+    not finite. (To miss the former, where products round more coarsely, costs products and does no
+    harm: r is then a new direction.) The padded T has the eigenvalues of its valid part and, at
+    least twice as large as all of them, a padding (1 if they are zero) whose eigenvectors are
+    orthogonal to e_1.
 
     Args:
         product: v -> Hv, symmetric; called at one place, with vectors like `start`.
@@ -134,7 +138,7 @@ def lanczos(
         >>> print(jnp.linalg.eigvalsh(tridiagonal(result.alpha, result.beta)).round(4))
         [1. 2. 4.]
     """
-    negligible = 4 * tree.coarsest_eps(start)
+    negligible = NEGLIGIBLE * jnp.finfo(tree.result_dtype(start)).eps
 
     def body(carry: _Carry) -> _Carry:
         result, k = carry.result, carry.result.num_valid
