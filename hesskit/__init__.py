@@ -3,7 +3,26 @@
 from hesskit.curvature.hessian import hessian, hvp
 from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result
+from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
+from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
+from hesskit.transforms.newton import newton, scale_by_newton
 from hesskit.transforms.newton_cg import newton_cg
+from hesskit.transforms.saddle_free_newton import saddle_free_newton, scale_by_saddle_free_newton
 from hesskit.transforms.trust_region import trust_region
 
-__all__ = ["Result", "hessian", "hvp", "minimize", "newton_cg", "trust_region"]
+__all__ = [
+    "Result",
+    "cubic_newton",
+    "damped_newton",
+    "hessian",
+    "hvp",
+    "minimize",
+    "newton",
+    "newton_cg",
+    "saddle_free_newton",
+    "scale_by_cubic_newton",
+    "scale_by_damped_newton",
+    "scale_by_newton",
+    "scale_by_saddle_free_newton",
+    "trust_region",
+]

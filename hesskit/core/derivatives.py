@@ -63,7 +63,8 @@ def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = F
 
     try:
         grad, product, (value, aux) = jax.linearize(grad_and_value, params, has_aux=True)
-    except TypeError:  # no forward-mode rule; an error of the user's own raises again below
-        grad, pullback, (value, aux) = jax.vjp(grad_and_value, params, has_aux=True)
-        return Evaluation(value, grad, lambda v: pullback(v)[0], aux)
-    return Evaluation(value, grad, product, aux)
+        return Evaluation(value, grad, product, aux)
+    except TypeError:
+        pass  # no forward-mode rule; an error of the user's own raises again below
+    grad, pullback, (value, aux) = jax.vjp(grad_and_value, params, has_aux=True)
+    return Evaluation(value, grad, lambda v: pullback(v)[0], aux)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from hesskit.core.types import Params
 
@@ -58,12 +59,12 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
       TypeError: a leaf is an integer, a boolean, a string or no array at all.
       ValueError: there is no leaf, or a leaf has no entries.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_masked)
     if not leaves and not allow_empty:
         raise ValueError(f"{name} has no leaves: got {params!r}; expected at least one array")
     for path, leaf in leaves:
         where = name + jax.tree_util.keystr(path)
-        if type(leaf).__name__ == "MaskedNode":
+        if _is_masked(leaf):
             raise TypeError(f"{where} was masked by optax.masked; use hesskit.masked instead")
         dtype = getattr(leaf, "dtype", None)
         if dtype is None:
@@ -76,9 +77,14 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
         if not jnp.issubdtype(dtype, jnp.inexact):
             hint = "write 0.0. " if not jnp.issubdtype(dtype, jnp.bool_) else ""
             raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.")
-        if 0 in getattr(leaf, "shape", ()) and not allow_empty:
-            raise ValueError(f"{where} has shape {leaf.shape}: it holds no entries")
+        shape = tuple(getattr(leaf, "shape", ()))
+        if 0 in shape and not allow_empty:
+            raise ValueError(f"{where} has shape {shape}: it holds no entries")
     return jax.tree.map(strong_array, params)
+
+
+def _is_masked(node: Any) -> bool:
+    return type(node).__name__ == "MaskedNode"  # a NamedTuple without leaves
 
 
 def strong_array(leaf: Any) -> jax.Array:
@@ -107,8 +113,25 @@ def check_like(tree: Params, params: Params, *, name: str, dtypes: bool = False)
     return tree
 
 
+def same_shapes(tree: Any, like: Any) -> bool:
+    """Whether `tree` has the structure, shapes and dtypes of `like`."""
+    if jax.tree.structure(tree) != jax.tree.structure(like):
+        return False
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True)
+    return all(
+        jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b) for a, b in pairs
+    )
+
+
 def check_value(value: Any, *, name: str = "value_fn") -> jax.Array:
     """`value` as a real () array.
+
+    Args:
+      value: what a user's function returned.
+      name: what to call that function in messages.
+
+    Returns:
+      The same number as an array.
 
     Raises:
       TypeError: it is None, not an array, or an integer, boolean or complex number.
@@ -127,8 +150,7 @@ def check_value(value: Any, *, name: str = "value_fn") -> jax.Array:
         kind = type(value).__name__
         raise TypeError(f"{name} returned {kind}, expected a real scalar") from error
     if array.shape != ():
-        fix = f"{name}(...)[0]" if array.shape == (1,) else "jnp.mean(...)"
-        fix = "f(x)[0]" if array.shape == (1,) else fix
+        fix = "f(x)[0]" if array.shape == (1,) else "jnp.mean(...)"
         raise ValueError(
             f"{name} returned shape {array.shape}, expected (); return {fix} or jnp.sum(...)"
         )
@@ -150,35 +172,48 @@ def check_number(
 ) -> None:
     """Raises unless `value` is a real number in [low, high] (None, a tracer or a schedule pass).
 
+    Args:
+      value: the argument.
+      name: its name, for messages.
+      low: the least it may be.
+      high: the most it may be.
+      open_low: exclude `low` itself.
+      none: accept None.
+      schedule: accept a function of the step count.
+
     Raises:
       TypeError: it is not a number.
       ValueError: it is NaN or out of range; the message has name, value and range.
     """
-    if value is None and none:
+    if (value is None and none) or (schedule and callable(value)) or isinstance(value, Tracer):
         return
-    if schedule and callable(value):
-        return
-    if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, (bool, str)) or jnp.ndim(value) != 0 or callable(value):
+    number = _plain_number(value)
+    if number is None:
         raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number, got {value!r}") from error
     inside = (number > low if open_low else number >= low) and number <= high
     if not inside:
-        left = "(" if open_low else "["
-        raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}], got {value!r}")
+        left, right = "(" if open_low else "[", ")" if math.isinf(high) else "]"
+        raise ValueError(f"{name} must lie in {left}{low:g}, {high:g}{right}, got {value!r}")
+
+
+def _plain_number(value: Any) -> float | None:
+    """`value` as a float, or None if it is no real number."""
+    if isinstance(value, (bool, str)) or getattr(value, "shape", ()) != ():
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def check_count(value: Any, *, name: str, low: int = 1) -> None:
     """Raises unless `value` is None, a tracer, or an integer of at least `low`."""
-    if value is None or isinstance(value, jax.core.Tracer):
+    if value is None or isinstance(value, Tracer):
         return
-    if isinstance(value, (bool, str)) or jnp.ndim(value) != 0:
+    number = _plain_number(value)
+    if number is None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if int(value) != value or int(value) < low:
+    if not (number >= low and number == math.floor(number) and math.isfinite(number)):
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
 
 
@@ -189,6 +224,16 @@ def check_choice(value: Any, choices: tuple[Any, ...], *, name: str) -> None:
         raise ValueError(f"{name} must be one of {options}; got {value!r}")
 
 
+def check_data(args: Any, *, name: str = "args") -> None:
+    """Raises TypeError unless every leaf of `args` is an array or a number."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(args):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} is {type(leaf).__name__} {leaf!r}; data must "
+                "be arrays. Fill other things in with functools.partial(value_fn, ...)."
+            )
+
+
 def check_callable(value: Any, *, name: str) -> Callable[..., Any]:
     """`value` if it can be called; TypeError otherwise."""
     if not callable(value):
@@ -197,12 +242,13 @@ def check_callable(value: Any, *, name: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def calling(name: str, params: Params) -> Iterator[None]:
+def calling(name: str, params: Params, caller: str = "") -> Iterator[None]:
     """Adds one note to an exception raised inside a user's function: who called, with what."""
     try:
         yield
     except Exception as error:
-        note = f"{name} was called by hesskit with params {describe(params)}."
+        who = f"hesskit.{caller}" if caller else "hesskit"
+        note = f"{name} was called by {who} with params {describe(params)}."
         holes = jax.tree.leaves(params, is_leaf=lambda leaf: leaf is None)
         kinds = {type(node).__name__ for node in _nodes(params)}
         if any(leaf is None for leaf in holes):

@@ -135,10 +135,33 @@ class Method(NamedTuple):
     tell: Callable[[State, Evaluation], State]
 
 
+def unbounded(value: Array, eps: float) -> Array:
+    """Whether `value` is so low that f is taken to fall without end; `eps` is its rounding."""
+    coarsest = float(jnp.finfo(jnp.float32).eps)  # of bfloat16 it would be a limit of -16384
+    return value < UNBOUNDED_BELOW / min(eps, coarsest) ** 2
+
+
 def default_tolerance(params: Params) -> Array:
     """eps^(2/3), absolute and relative to |f|: between sqrt(eps), easy, and eps, out of reach."""
     eps = tree.coarsest_eps(params)
     return jnp.full((2,), eps ** (2 / 3), tree.result_dtype(params))
+
+
+def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
+    """Whether |g| <= eps^(1/3) max(1, |f|): near zero for the dtype and scale of f.
+
+    Dennis & Schnabel (1983), section 7.2, in absolute form. Looser than `default_tolerance`: it
+    tells a stop near a stationary point from a failure far from one.
+
+    Args:
+      grad_norm: |g|, ().
+      value: f, ().
+      eps: the machine epsilon of f.
+
+    Returns:
+      () bool.
+    """
+    return grad_norm <= eps ** (1 / 3) * jnp.maximum(1, jnp.abs(value))
 
 
 def grad_tolerance(state: State) -> Array:

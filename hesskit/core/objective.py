@@ -22,6 +22,11 @@ RESERVED = ("updates", "state", "params", "value", "grad", "value_fn", "args")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+def reserved(name: str) -> str:
+    """The sentence for data under a name of `update` itself."""
+    return f"the data name `{name}` belongs to update(); pass args={{'{name}': ...}}"
+
+
 def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:
     try:
         return list(inspect.signature(fn).parameters.values())
@@ -52,6 +57,8 @@ def _select(
 def _complain(
     fn: Callable[..., Any], missing: list[str], data: Mapping[str, Any], name: str, caller: str
 ) -> None:
+    if caller.endswith("update") and missing[0] in RESERVED:
+        raise TypeError(reserved(missing[0]))
     names = [p.name for p in _parameters(fn) or []]
     if not data and len(names) > 1:
         first = " and ".join([", ".join(names[:-1]), names[-1]])
@@ -72,6 +79,22 @@ def _complain(
     raise TypeError(
         f"{name}({', '.join(names)}) needs `{key}`; {caller} received {received}.{hint}"
     )
+
+
+def _check_known(fn: Callable[..., Any], args: Mapping[str, Any], name: str) -> None:
+    """Raises TypeError if `args` has a name that `fn` does not take."""
+    parameters = _parameters(fn)
+    if parameters is None:
+        return
+    taken, missing = _select(fn, args, name)
+    unknown = [key for key in args if key not in taken]
+    if unknown and not missing:
+        names = [p.name for p in parameters]
+        close = difflib.get_close_matches(str(unknown[0]), names[1:], n=1)
+        hint = f" Did you mean {close[0]}=?" if close else ""
+        raise TypeError(
+            f"args has `{unknown[0]}`, which {name}({', '.join(names)}) does not take.{hint}"
+        )
 
 
 def bind(
@@ -105,6 +128,7 @@ def bind(
     positional: tuple[Any, ...] = ()
     if isinstance(args, Mapping):
         by_name.update(args)
+        _check_known(value_fn, args, name)
     elif isinstance(args, (tuple, list)):
         positional = tuple(args)
     else:
@@ -121,7 +145,7 @@ def bind(
         _complain(value_fn, missing, given, name, caller)
 
     def objective(params: Params) -> tuple[Array, Any]:
-        with errors.calling(name, params):
+        with errors.calling(name, params, caller):
             out = filled(params, **taken)
         if not has_aux:
             return errors.check_value(out, name=name), None

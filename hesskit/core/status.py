@@ -31,7 +31,7 @@ TOLERANCES = (Status.GRADIENT_TOL, Status.VALUE_TOL, Status.STEP_TOL, Status.ROU
 SENTENCES = {
     Status.RUNNING: "still running after {num_steps} steps; gradient norm {grad_norm:.1e}",
     Status.GRADIENT_TOL: "gradient norm {grad_norm:.1e} is within gtol, and no negative curvature "
-    "was found",
+    "is known",
     Status.VALUE_TOL: "the value changed by less than ftol; gradient norm {grad_norm:.1e}",
     Status.STEP_TOL: "the step was shorter than xtol; gradient norm {grad_norm:.1e}",
     Status.MAX_STEPS: "stopped after max_steps={num_steps} as asked; gradient norm "
@@ -42,13 +42,14 @@ SENTENCES = {
     "not finite; the best finite point is returned. Check value_fn near it for log, sqrt or "
     "division at the edge of their domain.",
     Status.LINE_SEARCH_FAILED: "no trial step, however short, lowered the value although the "
-    "gradient norm is {grad_norm:.1e}; is value_fn deterministic, and its gradient right?",
+    "gradient norm is {grad_norm:.1e}; is value_fn deterministic, its gradient right, and its "
+    "scale within {dtype}?",
     Status.ROUNDOFF_LIMITED: "reached the rounding floor of {dtype} at value {value:.3g}, "
     "gradient norm {grad_norm:.1e}; {advice}",
     Status.UNBOUNDED: "the value fell to {value:.1e} without end: value_fn looks unbounded below; "
     "if this is a log-density, minimize its negative",
-    Status.SADDLE: "gradient is zero but the Hessian has negative curvature: this is a saddle or "
-    "a maximum. trust_region, cubic_newton, newton_cg and saddle_free_newton leave such points.",
+    Status.SADDLE: "gradient is zero but the Hessian has a negative eigenvalue: this is a saddle "
+    "or a maximum. trust_region, cubic_newton, newton_cg and saddle_free_newton leave such points.",
     Status.SINGULAR: "the Hessian is singular and the plain Newton step does not exist; use "
     "trust_region, or newton with a modification",
     Status.USER_STOP: "stopped by the callback after {num_steps} steps; gradient norm "
@@ -77,6 +78,7 @@ def sentence(
     """
     advice = {
         "float64": "rescale or reformulate value_fn for more digits",
+        "complex128": "rescale or reformulate value_fn for more digits",
     }.get(dtype, "more digits need float64")
     return SENTENCES[Status(status)].format(
         value=value, grad_norm=grad_norm, num_steps=num_steps, dtype=dtype, advice=advice

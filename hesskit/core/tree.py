@@ -101,7 +101,13 @@ def negative(x: Params) -> Params:
 
 def zeros_like(x: Params, dtype: jnp.dtype | None = None) -> Params:
     """Zeros of the structure, shapes and (unless `dtype` is given) dtypes of `x`."""
-    return jax.tree.map(lambda a: jnp.zeros_like(a, dtype=dtype), x)
+    # a concrete sharded array met while tracing loses its layout in jnp.zeros_like
+    return jax.tree.map(lambda a: like_sharded(jnp.zeros_like(a, dtype=dtype), a), x)
+
+
+def rows_like(x: Params, num: int) -> Params:
+    """Zeros for `num` vectors like `x`, stacked along a new first axis of each leaf."""
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (num, *a.shape)), zeros_like(x))
 
 
 def where(condition: Array, x: Params, y: Params) -> Params:
@@ -134,6 +140,7 @@ def pseudo_random_like(x: Params, seed: int = 0) -> Params:
         jax.random.normal(jax.random.fold_in(key, i), a.shape, result_dtype(a)).astype(a.dtype)
         for i, a in enumerate(leaves)
     ]
+    draws = [like_sharded(draw, a) for draw, a in zip(draws, leaves, strict=True)]
     return jax.tree.unflatten(structure, draws)
 
 
@@ -141,7 +148,15 @@ def while_once(needed: Array, compute: Callable[[], Params], otherwise: Params) 
     """`compute()` if `needed` else `otherwise`, as a loop of one or zero trips.
 
     Under `vmap` a `lax.cond` runs both branches in every lane; this loop runs only if some lane
-    needs it. `otherwise` gives structure, shapes and dtypes of the result.
+    needs it.
+
+    Args:
+      needed: () bool.
+      compute: what to do; it closes over its data.
+      otherwise: the answer where nothing is done; gives structure, shapes and dtypes.
+
+    Returns:
+      One of the two.
     """
 
     def body(carry: tuple[Array, Params]) -> tuple[Array, Params]:
@@ -154,6 +169,12 @@ def ravel(tree: Params) -> Array:
     """All leaves as one vector of `result_dtype`, in the order of `jax.tree.leaves`.
 
     For dense methods only: a sharded leaf is gathered.
+
+    Args:
+      tree: a pytree of real arrays.
+
+    Returns:
+      An (n,) array.
     """
     dtype = result_dtype(tree)
     leaves = [_gathered(a).astype(dtype).reshape(-1) for a in jax.tree.leaves(tree)]
@@ -166,10 +187,26 @@ def unravel(vector: Array, like: Params) -> Params:
     parts, start = [], 0
     for leaf in leaves:
         part = vector[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
-        parts.append(part)
+        parts.append(like_sharded(part, leaf))
         start += leaf.size
     return jax.tree.unflatten(structure, parts)
 
 
+def like_sharded(x: Array, like: Array) -> Array:
+    """`x` laid out as `like` where axes are explicit; `x` itself where the compiler decides."""
+    sharding = jax.typeof(like).sharding
+    if sharding == jax.typeof(x).sharding or not any(_explicit(sharding)):
+        return x
+    return jax.sharding.reshard(x, sharding)
+
+
 def _gathered(leaf: Array) -> Array:
-    return leaf
+    sharding = jax.typeof(leaf).sharding
+    if not any(_explicit(sharding)):
+        return leaf
+    return jax.sharding.reshard(leaf, sharding.update(spec=jax.P(*[None] * leaf.ndim)))
+
+
+def _explicit(sharding: jax.sharding.NamedSharding) -> list[bool]:
+    """Which axes of an array are split over mesh axes that its type names."""
+    return [entry is not None for entry in sharding.spec]

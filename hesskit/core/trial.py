@@ -19,25 +19,45 @@ import jax.numpy as jnp
 from hesskit.core import acceptance, tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import (
-    UNBOUNDED_BELOW,
     Method,
     Rule,
     State,
     ask,
     context,
+    is_small,
     start,
+    unbounded,
     zero_step,
 )
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 
 
-def _code(kept: Array, stuck: Array, trial: acceptance.Trial, unbounded: Array) -> Array:
-    """The status of a judged trial; 0 while the run goes on."""
-    code = jnp.where(stuck, Status.LINE_SEARCH_FAILED, Status.RUNNING)
+def _code(
+    kept: Array, stuck: Array, trial: acceptance.Trial, endless: Array, explained: Array
+) -> Array:
+    """The status of a judged trial; 0 while the run goes on.
+
+    A rejected step that promises less than the rounding floor ends the run. It is the floor that
+    limits it where the step was full or the gradient is small (`explained`); a short step under a
+    large gradient was shortened because the model promised what the function did not keep.
+
+    Args:
+      kept: the trial was kept, () bool.
+      stuck: it was rejected although it hardly moved, () bool.
+      trial: what was found there.
+      endless: the value is taken for -infinity, () bool.
+      explained: rounding is enough to explain a rejection below the floor, () bool.
+
+    Returns:
+      A `Status`, () int32.
+    """
+    limited = ~kept & trial.limited & trial.finite
+    failed = stuck | (limited & ~explained)
+    code = jnp.where(failed, Status.LINE_SEARCH_FAILED, Status.RUNNING)
     code = jnp.where(stuck & ~trial.finite, Status.NONFINITE_TRIALS, code)
-    code = jnp.where(~kept & trial.limited & trial.finite, Status.ROUNDOFF_LIMITED, code)
-    return jnp.where(unbounded, Status.UNBOUNDED, code).astype(jnp.int32)
+    code = jnp.where(limited & explained, Status.ROUNDOFF_LIMITED, code)
+    return jnp.where(endless, Status.UNBOUNDED, code).astype(jnp.int32)
 
 
 def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
@@ -63,11 +83,13 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
         floor=acceptance.rounding_floor(state.level, state.reference, eps),
     )
     kept, step_norm = trial.accepted, tree.norm(moved)
+    size = rule.adapt(state.size, step.norm, step.on_boundary, trial)
+    size = jnp.where(step.norm > 0, size, state.size)  # no step says nothing about its size
     unit = tree.coarsest_eps(params)
     stuck = ~kept & (step_norm <= unit * (tree.norm(params) + unit))
-    unbounded = value < UNBOUNDED_BELOW / eps**2
+    explained = ~step.on_boundary | is_small(state.info.grad_norm, state.level, eps)
     info = state.info._replace(
-        status=_code(kept, stuck, trial, unbounded),
+        status=_code(kept, stuck, trial, unbounded(value, eps), explained),
         accepted=kept,
         step_norm=jnp.where(kept, step_norm, 0),
         ratio=trial.ratio,
@@ -79,7 +101,7 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
         grad=tree.where(kept, evaluation.grad, state.grad),
         level=jnp.where(kept, value, state.level),
         reference=jnp.where(kept, jnp.minimum(value, state.reference), state.reference),
-        size=rule.adapt(state.size, step.norm, step.on_boundary, trial).astype(state.size.dtype),
+        size=size.astype(state.size.dtype),
         modeled=state.modeled & ~kept,
         params=tree.where(kept, point, params),
         indefinite=state.indefinite & ~kept,

@@ -40,7 +40,9 @@ def hvp(value_fn: ValueFn, params: Params, v: Params, *, args: Any = ()) -> Para
     params = errors.check_params(params)
     v = errors.check_like(errors.check_params(v, name="v"), params, name="v", dtypes=True)
     fn, start = objective.real(value_fn, params, args=args, caller="hvp")
-    return objective.join(linearized(fn, start).product(objective.split(v)), params)
+    product = linearized(fn, start).product
+    assert product is not None
+    return objective.join(product(objective.split(v)), params)
 
 
 _MISSING: Any = object()
@@ -88,7 +90,9 @@ def hessian(
     if objective.is_complex(params):
         raise TypeError("hesskit.hessian needs real params; for complex ones use hesskit.hvp")
     fn, params = objective.real(value_fn, params, args=args, caller="hessian")
-    matrix = dense(linearized(fn, params).product, params, chunk_size=chunk_size)
+    product = linearized(fn, params).product
+    assert product is not None
+    matrix = dense(product, params, chunk_size=chunk_size)
     return blocks(matrix, params) if as_tree else matrix
 
 

@@ -20,6 +20,7 @@ from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg.dense import dense
+from hesskit.linalg.positive import modified_eigenvalues
 
 SIGNIFICANT = 2 / 3
 """An eigenvalue below -eps^SIGNIFICANT max|w| is negative curvature, above it rounding noise."""
@@ -50,6 +51,40 @@ def curvature_scale(matrix: Array, previous: Array) -> Array:
     return jnp.maximum(seen, floor)
 
 
+def is_indefinite(eigenvalues: Array) -> Array:
+    """Whether the lowest eigenvalue is negative curvature, and not rounding noise."""
+    largest = jnp.max(jnp.abs(eigenvalues), initial=0)
+    noise = jnp.finfo(eigenvalues.dtype).eps ** SIGNIFICANT * largest
+    return jnp.min(eigenvalues, initial=0) < -noise
+
+
+def natural_length(params: Params) -> Array:
+    """How far to go where nothing sets a scale: one, or a tenth of |params| where that is more."""
+    return jnp.maximum(1.0, 0.1 * tree.norm(params))
+
+
+def roused(model: Spectrum, context: Context) -> Array:
+    """The coefficients c, pushed off a saddle: for methods that see it only through c.
+
+    Where the gradient is zero, or the step |H|^{-1} g shorter than eps^(1/4) of `natural_length`
+    (its gain is then sqrt(eps) of what the lowest eigenvector offers, near the rounding of f),
+    c_1 becomes |w_1| natural_length, so that the step has that length along the eigenvector.
+
+    Args:
+      model: the spectrum at the kept point.
+      context: the kept point.
+
+    Returns:
+      The coefficients, (n,).
+    """
+    w, c = model.eigenvalues, model.coefficients
+    eps, length = float(jnp.finfo(w.dtype).eps), natural_length(context.params)
+    short = tree.norm(c / modified_eigenvalues(w, eps)) <= eps**0.25 * length
+    leaves = is_indefinite(w) & (context.at_rest | short)
+    push = jnp.where(c[0] > 0, -w[0], w[0]) * length.astype(w.dtype)
+    return c.at[0].set(jnp.where(leaves, push, c[0]))
+
+
 def build(
     evaluation: Evaluation,
     rhs: Params,
@@ -60,15 +95,14 @@ def build(
     chunk_size: int | None = None,
 ) -> Built:
     """The spectrum at the kept point, from n products."""
+    assert evaluation.product is not None
     n = model.scale.shape[0]
     matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
     matrix = jnp.where(jnp.all(jnp.isfinite(matrix)), matrix, jnp.eye(n, dtype=matrix.dtype))
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)
-    noise = jnp.finfo(w.dtype).eps ** SIGNIFICANT * jnp.max(jnp.abs(w), initial=0)
-    indefinite = jnp.min(w, initial=0) < -noise
-    return Built(Spectrum(w, q, c, diagonal), indefinite, jnp.asarray(n, jnp.int32))
+    return Built(Spectrum(w, q, c, diagonal), is_indefinite(w), jnp.asarray(n, jnp.int32))
 
 
 def to_step(

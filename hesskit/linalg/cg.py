@@ -67,6 +67,27 @@ def power_of_two(x: Array) -> Array:
     return jnp.ldexp(jnp.ones_like(x), exponent)
 
 
+def stretch(scale: Params | None, x: Params) -> Params:
+    """D x."""
+    if scale is None:
+        return x
+    return jax.tree.map(lambda a, d: a * d.astype(a.dtype), x, scale)
+
+
+def shrink(scale: Params | None, x: Params) -> Params:
+    """D^{-1} x."""
+    if scale is None:
+        return x
+    return jax.tree.map(lambda a, d: a / d.astype(a.dtype), x, scale)
+
+
+def scaled_product(scale: Params | None, product: Product) -> Product:
+    """The map v -> D^{-1} H D^{-1} v."""
+    if scale is None:
+        return product
+    return lambda v: shrink(scale, tree.cast_like(product(shrink(scale, v)), v))
+
+
 def _body(
     carry: _Carry,
     product: Product,

@@ -27,7 +27,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import tree
 from hesskit.core.types import Array, Scalar
 
 MAX_NEWTON = 50
@@ -55,9 +54,13 @@ def predicted_decrease(coefficients: Array, step: Array, shift: Array) -> Array:
     Returns:
         (-c.s + shift |s|^2) / 2, shape (), which loses no digits to cancellation.
     """
-    length = tree.norm(step)
-    pull = jnp.where(length > 0, (shift * length) * length, 0)  # a radius of 0: inf times 0
-    return 0.5 * (-jnp.sum(coefficients * step) + pull)
+    pull = jnp.where(step == 0, 0, jnp.sqrt(shift) * step)  # a radius of 0: inf times 0
+    return 0.5 * jnp.sum(pull * pull - coefficients * step)
+
+
+def largest(eigenvalues: Array) -> Array:
+    """The largest modulus of ascending eigenvalues."""
+    return jnp.maximum(jnp.abs(eigenvalues[0]), jnp.abs(eigenvalues[-1]))
 
 
 def settle(eigenvalues: Array, coefficients: Array) -> tuple[Array, Array]:
@@ -76,7 +79,7 @@ def settle(eigenvalues: Array, coefficients: Array) -> tuple[Array, Array]:
         w and c, settled.
     """
     eps = eigenvalues.shape[0] * jnp.finfo(eigenvalues.dtype).eps
-    noise = eps * jnp.max(jnp.abs(eigenvalues))
+    noise = eps * largest(eigenvalues)
     semidefinite = eigenvalues[0] >= -noise
     is_noise = (eigenvalues <= noise) & (
         jnp.abs(coefficients) <= eps * jnp.max(jnp.abs(coefficients))
@@ -120,12 +123,13 @@ def secular_root(
 
     def newton(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, _, num_iterations = carry
-        step = shifted_solve(gaps, coefficients, x)
-        length, goal = tree.norm(step), offset + slope * x
-        ratio = length / goal
+        goal = offset + slope * x
+        # From a lower bound no component exceeds the goal: these squares are in range.
+        squares = (shifted_solve(gaps, coefficients, x) / goal) ** 2
+        total = jnp.sum(squares)
+        ratio = jnp.sqrt(total)
         lowest = jnp.min(jnp.where(coefficients == 0, jnp.inf, gaps + x))
-        weights = (step / length) ** 2
-        p = jnp.sum(weights * jnp.where(coefficients == 0, 0, lowest / (gaps + x)))
+        p = jnp.sum(squares * jnp.where(coefficients == 0, 0, lowest / (gaps + x))) / total
         correction = lowest * (ratio - 1) / (p + ratio * slope * (lowest / goal))
         climbed = jnp.maximum(x + correction, x)
         error = jnp.where(climbed > x, jnp.abs(ratio - 1) / jnp.sqrt(p), 0)
@@ -140,8 +144,8 @@ def secular_root(
 
 def fill(step: Array, length: Array, coefficients: Array) -> Array:
     """The step with the first component that gives it this length and lowers c.s."""
-    short = tree.norm(step.at[0].set(0))
-    first = jnp.sqrt(jnp.maximum((length - short) * (length + short), 0))
+    rest = jnp.sum((step.at[0].set(0) / length) ** 2)
+    first = length * jnp.sqrt(jnp.maximum(1 - rest, 0))
     return step.at[0].set(jnp.where(coefficients[0] > 0, -first, first))  # + where c_1 = 0
 
 
@@ -156,9 +160,9 @@ class _Boundary(NamedTuple):
     num_iterations: Array  # (), int32
 
 
-def _boundary_step(w: Array, c: Array, radius: Array, active: Array) -> _Boundary:
+def _boundary_step(w: Array, c: Array, c_max: Array, radius: Array, active: Array) -> _Boundary:
     """Solves (3) in units where radius = 1 and max(|c|, |w|) = 1."""
-    w_max, c_max = jnp.max(jnp.abs(w)), jnp.max(jnp.abs(c))
+    w_max = largest(w)
     unit = jnp.maximum(c_max, w_max * radius)
     # Subtract before scaling: a fused multiply-add would leave gaps[0] not quite zero.
     base = jnp.maximum(-w[0], 0)
@@ -170,13 +174,13 @@ def _boundary_step(w: Array, c: Array, radius: Array, active: Array) -> _Boundar
     partial = jnp.sqrt(jnp.cumsum(scaled_c**2))
     start = jnp.max(jnp.maximum(partial, jnp.abs(scaled_c)) - gaps, initial=0)
     least = negligible(base)
-    short = tree.norm(shifted_solve(gaps, scaled_c, least))
+    short = jnp.sum(shifted_solve(gaps, scaled_c, least) ** 2)
     hard = (base > 0) & (start <= least) & (short <= 1)
     start = jnp.maximum(start, least)
     one = jnp.ones((), w.dtype)
     x, num_iterations = secular_root(gaps, scaled_c, start, (one, 0), active & ~hard)
     step = shifted_solve(gaps, scaled_c, x)
-    full = jnp.where(hard, fill(step, one, c), step / tree.norm(step))
+    full = jnp.where(hard, fill(step, one, c), step / jnp.sqrt(jnp.sum(step * step)))
     return _Boundary(radius * full, x * (unit / radius), num_iterations)
 
 
@@ -184,9 +188,11 @@ def _solve(eigenvalues: Array, coefficients: Array, radius: Array) -> tuple[Trus
     """The step and the number of Newton iterations."""
     w, c = settle(eigenvalues, coefficients)
     newton = shifted_solve(w, c, jnp.zeros((), w.dtype))
-    length = tree.norm(newton)
-    interior = (w[0] >= 0) & jnp.isfinite(length) & (length <= radius)
-    edge = _boundary_step(w, c, radius, ~interior)
+    shortest = jnp.finfo(w.dtype).tiny  # a radius of 0: 0 / 0
+    relative = jnp.sum((newton / jnp.maximum(radius, shortest)) ** 2)  # inf and NaN do not fit
+    interior = (w[0] >= 0) & (relative <= 1)
+    # `settle` never clears the largest c.
+    edge = _boundary_step(w, c, jnp.max(jnp.abs(coefficients)), radius, ~interior)
     step = jnp.where(interior, newton, edge.step)
     base = jnp.maximum(-w[0], 0)
     shift = jnp.where(interior, 0, base + edge.excess)
@@ -250,7 +256,7 @@ def damped_step(eigenvalues: Array, coefficients: Array, damping: Scalar) -> Tru
         [-1. -1.]
     """
     w, c = settle(eigenvalues, coefficients)
-    noise = w.shape[0] * jnp.finfo(w.dtype).eps * jnp.max(jnp.abs(w))
+    noise = w.shape[0] * jnp.finfo(w.dtype).eps * largest(w)
     floor = jnp.maximum(noise, -w[0])
     shift = jnp.maximum(jnp.asarray(damping, w.dtype), floor - w[0])
     step = shifted_solve(w, c, shift)

@@ -7,16 +7,16 @@ The first `advance` evaluates the start itself; every later one is a step.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import optax
 
-from hesskit.core import method, objective, tree
+from hesskit.core import errors, objective, tree
 from hesskit.core.acceptance import rounding_floor
 from hesskit.core.derivatives import linearized, value_and_grad
-from hesskit.core.method import INFO_FIELDS, UNBOUNDED_BELOW, Method, State
+from hesskit.core.method import Method, State, unbounded
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
+from hesskit.solvers.states import counts, with_tolerance, word
 
 
 class Point(NamedTuple):
@@ -36,12 +36,20 @@ class Report(NamedTuple):
     step_norm: Array
     accepted: Array
     status: Array  # int32
-    at_rest: Array  # |grad| is within the tolerance
+    at_rest: Array  # |grad| at `best` is within the tolerance
     indefinite: Array  # negative curvature is known
     at_floor: Array  # a full step promises less than the rounding of the value
     num_values: Array
     num_grads: Array
     num_products: Array
+
+
+def blank(params: Params, aux: Any) -> Report:
+    """A Report of the right shapes, for the loop before its first step."""
+    zero = jnp.zeros((), tree.result_dtype(params))
+    count, no = jnp.zeros((), jnp.int32), jnp.array(False)
+    point = Point(tree.zeros_like(params), zero, zero)
+    return Report(point, point, aux, zero, no, count, no, no, no, count, count, count)
 
 
 class Driver(NamedTuple):
@@ -64,6 +72,11 @@ class Problem(NamedTuple):
     aux: Any
 
 
+def _at_rest(point: Point, tolerance: Array) -> Array:
+    limit = tolerance[0] + tolerance[1] * jnp.abs(point.value)
+    return jnp.isfinite(point.value) & (point.grad_norm <= limit)
+
+
 class _Machine(NamedTuple):
     state: State
     aux: Any
@@ -78,14 +91,17 @@ def machine(run: Method, problem: Problem) -> Driver:
 
     def resume(carry: _Machine, params: Params) -> _Machine:
         state = carry.state
+        here = Point(params, state.level, state.info.grad_norm)
+        # A matrix-free model looked for negative curvature only if the point was at rest then.
+        unseen = _at_rest(here, problem.tolerance) & ~_at_rest(here, state.tolerance)
         again = state._replace(
             params=params,
             fresh=jnp.array(True),
-            modeled=state.modeled & tree.equal(params, state.params),
+            modeled=state.modeled & tree.equal(params, state.params) & ~unseen,
             tolerance=problem.tolerance,
             info=state.info._replace(status=jnp.zeros((), jnp.int32)),
         )
-        return carry._replace(state=again)
+        return _Machine(again, problem.aux)
 
     def advance(carry: _Machine) -> tuple[_Machine, Report]:
         before = carry.state
@@ -95,7 +111,12 @@ def machine(run: Method, problem: Problem) -> Driver:
         info = state.info
         aux = tree.where(info.accepted, evaluation.aux, carry.aux)
         full = ~before.fresh & ~before.step.on_boundary & ~state.indefinite
-        here = Point(state.params, state.level, info.grad_norm)
+        lost = info.status == Status.NONFINITE_START  # nothing was committed: say what was met
+        here = Point(
+            state.params,
+            jnp.where(lost, evaluation.value.astype(state.level.dtype), state.level),
+            jnp.where(lost, tree.norm(evaluation.grad), info.grad_norm),
+        )
         report = Report(
             best=here,
             now=here,
@@ -103,7 +124,7 @@ def machine(run: Method, problem: Problem) -> Driver:
             step_norm=info.step_norm,
             accepted=info.accepted,
             status=info.status,
-            at_rest=info.grad_norm <= method.grad_tolerance(state),
+            at_rest=_at_rest(here, problem.tolerance),
             indefinite=state.indefinite,
             at_floor=full & (info.status == Status.ROUNDOFF_LIMITED),
             num_values=info.num_values,
@@ -129,28 +150,42 @@ def updated(
 ) -> Driver:
     """Runs any optax transformation; value and gradient are evaluated after each update.
 
-    `like` is the start in the user's dtypes, in which the optimizer works. Nothing is judged, so
-    the best point so far is kept beside the last one.
+    Nothing is judged here, so the best point so far is kept beside the last one.
+
+    Args:
+      optimizer: the transformation.
+      problem: what to minimize.
+      like: the start in the user's dtypes, in which the optimizer works.
+
+    Returns:
+      The driver.
     """
     dtype = tree.result_dtype(like)
+    inf = jnp.full((), jnp.inf, dtype)
+    takes_pair = getattr(optimizer, "has_aux", False)
+    fn = problem.fn if takes_pair else objective.drop_aux(problem.fn)
 
     def start(params: Params) -> _Updated:
-        unknown = Point(params, jnp.full((), jnp.inf, dtype), jnp.full((), jnp.inf, dtype))
+        unknown = Point(params, inf, inf)
         return _Updated(
             now=unknown,
             grad=tree.zeros_like(params),
-            inner=optimizer.init(objective.join(params, like)),
+            inner=with_tolerance(optimizer.init(objective.join(params, like)), problem.tolerance),
             fresh=jnp.array(True),
             best=unknown,
             aux=problem.aux,
         )
 
     def resume(carry: _Updated, params: Params) -> _Updated:
-        goes_on = tree.equal(params, carry.best.params)
-        point = tree.where(goes_on, carry.now.params, params)
-        unknown = carry.best._replace(params=params, value=jnp.full((), jnp.inf, dtype))
+        goes_on = tree.equal(params, carry.best.params) & jnp.isfinite(carry.now.value)
+        other = Point(params, inf, inf)
+        known = errors.same_shapes(carry.aux, problem.aux)
         return carry._replace(
-            now=carry.now._replace(params=point), best=unknown, fresh=jnp.array(True)
+            now=tree.where(goes_on, carry.now, other),
+            best=tree.where(goes_on & known, carry.best, other),
+            aux=carry.aux if known else problem.aux,
+            inner=with_tolerance(carry.inner, problem.tolerance),
+            fresh=jnp.array(True),
         )
 
     def update(carry: _Updated) -> tuple[Params, Any]:
@@ -162,7 +197,7 @@ def updated(
             point,
             value=carry.now.value,
             grad=grad,
-            value_fn=objective.precompose(objective.drop_aux(problem.fn), objective.split),
+            value_fn=objective.precompose(fn, objective.split),
         )
         new = objective.split(optax.apply_updates(point, updates))
         return new, tree.cast_like(inner, carry.inner)
@@ -175,19 +210,21 @@ def updated(
         value = evaluation.value.astype(dtype)
         now = Point(params, value, tree.norm(evaluation.grad).astype(dtype))
         finite = jnp.isfinite(value) & jnp.isfinite(now.grad_norm)
-        at_rest = now.grad_norm <= problem.tolerance[0] + problem.tolerance[1] * jnp.abs(value)
         eps = float(jnp.finfo(evaluation.value.dtype).eps)
-        floor = rounding_floor(carry.best.value, carry.best.value, eps)
-        close = at_rest & (value <= carry.best.value + floor)
-        better = finite & ((value < carry.best.value) | close)
+        # A resumed run evaluates the last point again: another value, another objective.
+        stale = carry.fresh & (value != carry.now.value)
+        lowest = jnp.where(stale, inf, carry.best.value)
+        floor = rounding_floor(lowest, lowest, eps)
+        close = _at_rest(now, problem.tolerance) & (value <= lowest + floor)
+        better = stale | (finite & ((value < lowest) | close))
         best = tree.where(better, now, carry.best)
         aux = tree.where(better, evaluation.aux, carry.aux)
+        at_rest = _at_rest(best, problem.tolerance)
         failed = jnp.where(carry.fresh, Status.NONFINITE_START, Status.NONFINITE_TRIALS)
-        status = jnp.where(finite, jnp.where(at_rest, Status.GRADIENT_TOL, 0), failed)
-        status = jnp.where(value < UNBOUNDED_BELOW / eps**2, Status.UNBOUNDED, status)
-        spent = counts(inner)
+        status = jnp.where(finite, word(inner, at_rest, carry.fresh), failed)
+        status = jnp.where(unbounded(value, eps), Status.UNBOUNDED, status)
         one = jnp.ones((), jnp.int32)
-        more = [jnp.where(carry.fresh, 0, count) for count in spent]
+        more = [jnp.where(carry.fresh, 0, count) for count in counts(inner)]
         report = Report(
             best=best,
             now=now,
@@ -196,7 +233,7 @@ def updated(
             accepted=better | carry.fresh,
             status=status.astype(jnp.int32),
             at_rest=at_rest,
-            indefinite=jnp.array(False),
+            indefinite=status == Status.SADDLE,
             at_floor=jnp.array(False),
             num_values=one + more[0],
             num_grads=one + more[1],
@@ -205,34 +242,3 @@ def updated(
         return _Updated(now, evaluation.grad, inner, jnp.array(False), best, aux), report
 
     return Driver(start, resume, advance)
-
-
-def counts(state: Any) -> tuple[Array, Array, Array]:
-    """Evaluations reported inside an optax state: by our Infos and optax's line searches."""
-    zero = jnp.zeros((), jnp.int32)
-    values, grads, products = zero, zero, zero
-    for info in _infos(state):
-        if _is_info(info):
-            values, grads = values + info.num_values, grads + info.num_grads
-            products = products + info.num_products
-        else:
-            steps = jnp.asarray(info.num_linesearch_steps, jnp.int32)
-            values, grads = values + steps, grads + steps
-    return values, grads, products
-
-
-def _is_info(node: Any) -> bool:
-    return (
-        isinstance(node, tuple) and getattr(node, "_fields", ())[: len(INFO_FIELDS)] == INFO_FIELDS
-    )
-
-
-def _is_search(node: Any) -> bool:
-    kinds = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
-    return isinstance(node, kinds)
-
-
-def _infos(state: Any) -> list[Any]:
-    found = jax.tree.leaves(state, is_leaf=lambda node: _is_info(node) or _is_search(node))
-    ours = [node for node in found if _is_info(node)]
-    return ours + [node.info for node in found if _is_search(node)]

@@ -115,13 +115,61 @@ def _stop(report: Report, last: Report, loop: Loop, limits: Limits, static: Stat
     return jnp.where(out, Status.MAX_STEPS, code).astype(jnp.int32)
 
 
-def run(engine: Driver, carry: Any, static: Static, limits: Limits, params: Params) -> Loop:
-    """The loop: one call site of `advance`; the first trip evaluates the start."""
-    none = jnp.zeros((), jnp.int32)
-    report = jax.tree.map(
-        lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(lambda c: engine.advance(c)[1], carry)
+def _watch(
+    new: Loop,
+    running: Array,
+    static: Static,
+    limits: Limits,
+    present: Callable[[Params], Params],
+) -> Array:
+    """The status after the callback and the bar have seen the step."""
+    report, status = new.report, new.status
+    if static.callback is None and not static.progress:
+        return status
+    seen = progress.Progress(
+        new.num_steps,
+        report.now.value,
+        report.now.grad_norm,
+        report.step_norm,
+        report.accepted,
+        status,
+        present(report.now.params),
     )
-    first = Loop(carry, report, none, none - 1, none, none, none, _empty_history(static, params))
+    stop = progress.show(
+        seen,
+        limits.max_steps,
+        static.callback,
+        bar=static.progress,
+        running=running,
+    )
+    return jnp.where(stop & (status == Status.RUNNING), Status.USER_STOP, status)
+
+
+def run(
+    engine: Driver,
+    carry: Any,
+    static: Static,
+    limits: Limits,
+    *,
+    empty: Report,
+    present: Callable[[Params], Params],
+) -> Loop:
+    """The loop: one call site of `advance`; the first trip evaluates the start.
+
+    Args:
+      engine: what advances.
+      carry: where it begins.
+      static: what the compiled program depends on.
+      limits: when to stop.
+      empty: a report of the right shapes.
+      present: from the driver's real free parameters to the user's, for the callback.
+
+    Returns:
+      The loop at its end.
+    """
+    none = jnp.zeros((), jnp.int32)
+    history = _empty_history(static, empty.now.params)
+    first = Loop(carry, empty, none, none - 1, none, none, none, history)
 
     def body(loop: Loop) -> Loop:
         carry, report = engine.advance(loop.carry)
@@ -133,18 +181,8 @@ def run(engine: Driver, carry: Any, static: Static, limits: Limits, params: Para
             num_grads=loop.num_grads + report.num_grads,
             num_products=loop.num_products + report.num_products,
         )
-        status = _stop(report, loop.report, new, limits, static)
-        if static.callback is not None or static.progress:
-            seen = progress.Progress(
-                new.num_steps,
-                *report.now[1:],
-                report.step_norm,
-                report.accepted,
-                status,
-                report.now.params,
-            )
-            stop = progress.show(seen, limits.max_steps, static.callback, bar=static.progress)
-            status = jnp.where(stop & (status == 0), Status.USER_STOP, status)
+        new = new._replace(status=_stop(report, loop.report, new, limits, static))
+        status = _watch(new, loop.status == Status.RUNNING, static, limits, present)
         return new._replace(
             status=status.astype(jnp.int32), history=_record(loop.history, report, new)
         )

@@ -9,25 +9,23 @@ tolerances compiles nothing. Under `vmap` a finished lane is frozen and a lane o
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hesskit.core import errors, objective, select, tree
 from hesskit.core.derivatives import linearized
-from hesskit.core.method import default_tolerance
+from hesskit.core.method import default_tolerance, is_small
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.linalg.lanczos import escape
-from hesskit.solvers import driver, loop
+from hesskit.solvers import driver, inputs, loop
 from hesskit.solvers import progress as live
 from hesskit.solvers.loop import Limits, Static
-from hesskit.solvers.result import History, Result
+from hesskit.solvers.result import Result
 from hesskit.transforms._build import Transformation
 from hesskit.transforms.newton_cg import newton_cg
 from hesskit.transforms.trust_region import trust_region
@@ -35,18 +33,34 @@ from hesskit.transforms.trust_region import trust_region
 DENSE_LIMIT = 200
 MAX_STEPS = 1000
 ESCAPE_PRODUCTS = 20
-SMALL = 1 / 3
 
 
-def _negative_curvature(fn: Callable[[Params], Any], params: Params, wanted: Array) -> Any:
+def _negative_curvature(
+    fn: Callable[[Params], Any], params: Params, wanted: Array
+) -> tuple[Array, Array]:
     """Whether Lanczos finds negative curvature at `params`, and what it cost."""
 
     def look() -> tuple[Array, Array]:
         product = linearized(fn, params, has_aux=True).product
+        assert product is not None
         found = escape(product, params, num_steps=ESCAPE_PRODUCTS)
         return found.curvature < 0, found.num_products.astype(jnp.int32)
 
     return tree.while_once(wanted, look, (jnp.array(False), jnp.zeros((), jnp.int32)))
+
+
+def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
+    """The first carry: a fresh one, or that of `state`."""
+    if state is None:
+        return engine.start(point)
+    expected = jax.eval_shape(engine.start, point)
+    known = isinstance(state, type(expected))
+    if not known or not errors.same_shapes(state._replace(aux=()), expected._replace(aux=())):
+        raise ValueError(
+            "state does not belong to this optimizer and these params; pass state=result.state "
+            "of a run with the same optimizer, and params of the same shapes and dtypes"
+        )
+    return engine.resume(state, point)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -57,36 +71,37 @@ def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any
     point = objective.split(free)
     if objective.is_complex(free):
         fn = objective.precompose(fn, functools.partial(objective.join, like=free))
+
+    def present(real: Params) -> Params:
+        return select.merge(objective.join(real, free), frozen)
+
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
-    problem = driver.Problem(fn, limits.tolerance.astype(tree.result_dtype(point)), aux)
+    problem = driver.Problem(fn, limits.tolerance, aux)
     run = getattr(static.optimizer, "method", None)
     if run is not None:
         engine = driver.machine(run, problem)
     else:
         extended = optax.with_extra_args_support(static.optimizer)
         engine = driver.updated(extended, problem, free)
-    carry = engine.start(point) if state is None else engine.resume(state, point)
-    out = loop.run(engine, carry, static, limits, point)
-    report, status, num_products = out.report, out.status, out.num_products
-    indefinite = report.indefinite
+    carry = _begin(engine, point, state)
+    empty = driver.blank(point, aux)
+    out = loop.run(engine, carry, static, limits, empty=empty, present=present)
+    report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
+    at_rest, indefinite = report.at_rest, report.indefinite
     if static.check == "second_order" and run is None:
-        wanted = report.at_rest & jnp.isfinite(report.best.value)
-        indefinite, spent = _negative_curvature(fn, report.best.params, wanted)
-        status = jnp.where(indefinite & report.at_rest, Status.SADDLE, status)
-        num_products = num_products + spent
-    eps = tree.coarsest_eps(point)
-    small = report.best.grad_norm <= eps**SMALL * jnp.maximum(1, jnp.abs(report.best.value))
-    rejoin = functools.partial(objective.join, like=free)
+        found, spent = _negative_curvature(fn, best.params, at_rest)
+        status = jnp.where(found, Status.SADDLE, status).astype(jnp.int32)
+        indefinite, num_products = indefinite | found, num_products + spent
+    small = is_small(best.grad_norm, best.value, tree.coarsest_eps(point))
     history = out.history
     if history is not None and history.params is not None:
-        path = jax.vmap(lambda p: select.merge(rejoin(p), frozen))(history.params)
-        history = history._replace(params=path)
+        history = history._replace(params=jax.vmap(present)(history.params))
     return Result(
-        params=select.merge(rejoin(report.best.params), frozen),
-        value=report.best.value,
-        grad_norm=report.best.grad_norm,
-        status=status.astype(jnp.int32),
-        stationary=(report.at_rest | small | report.at_floor)
+        params=present(best.params),
+        value=best.value,
+        grad_norm=best.grad_norm,
+        status=status,
+        stationary=(at_rest | small | report.at_floor)
         & ~(indefinite & (static.check == "second_order")),
         num_steps=out.num_steps,
         num_values=out.num_values,
@@ -99,45 +114,54 @@ def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any
     )
 
 
-_WARNED: list[str] = []
-
-
-def _warn_float64(trees: Any) -> None:
-    """Warns once that float64 data becomes float32 while x64 is off."""
-    wide = [a for a in jax.tree.leaves(trees) if isinstance(a, (np.ndarray, np.generic))]
-    if _WARNED or jax.config.jax_enable_x64:
-        return
-    if any(a.dtype in (np.float64, np.complex128) for a in wide):
-        _WARNED.append("float64")
-        warnings.warn(
-            "float64 data is converted to float32 because jax_enable_x64 is off. For float64 "
-            "call jax.config.update('jax_enable_x64', True) before anything else.",
-            stacklevel=3,
-        )
-
-
 def _tolerance(gtol: Any, params: Params) -> Array:
-    dtype = tree.result_dtype(params)
     if gtol is None:
         return default_tolerance(params)
-    return jnp.stack([jnp.asarray(gtol, dtype), jnp.zeros((), dtype)])
+    return jnp.zeros((2,), tree.result_dtype(params)).at[0].set(gtol)
 
 
-def _trim(history: History | None) -> History | None:
-    if history is None or isinstance(history.length, jax.core.Tracer):
-        return history
-    length = int(history.length)
-    rows = {
-        name: jax.tree.map(lambda a: a[:length], item)
-        for name, item in history._asdict().items()
-        if name != "length"
-    }
-    return history._replace(**rows)
+def default_optimizer(params: Params, fixed: tuple[bool, ...]) -> Transformation:
+    """`trust_region()` for at most DENSE_LIMIT entries that are not fixed, `newton_cg()` beyond."""
+    num = tree.size(objective.split(select.split(params, fixed)[0]))
+    return trust_region() if num <= DENSE_LIMIT else newton_cg()
 
 
-def default_optimizer(params: Params) -> Transformation:
-    """`trust_region()` for at most DENSE_LIMIT entries, `newton_cg()` beyond."""
-    return trust_region() if tree.size(params) <= DENSE_LIMIT else newton_cg()
+def _check_optimizer(optimizer: Any) -> None:
+    if isinstance(optimizer, tuple) and hasattr(optimizer, "update"):
+        return
+    hint = ""
+    if callable(optimizer):
+        hint = f"; call it: {getattr(optimizer, '__name__', 'optimizer')}()"
+    raise TypeError(
+        "optimizer must be an optax transformation, such as hesskit.trust_region(); got "
+        f"{optimizer!r}{hint}"
+    )
+
+
+def _fixed(fixed: Any, params: Params) -> tuple[bool, ...]:
+    """Which leaves are held."""
+    if fixed is None:
+        return (False,) * len(jax.tree.leaves(params))
+    chosen = select.select(fixed, params, name="fixed")
+    if all(chosen):
+        raise ValueError("fixed selects every leaf of params: nothing is left to optimize")
+    return chosen
+
+
+def _limits(gtol: Any, ftol: Any, xtol: Any, max_steps: Any, params: Params) -> Limits:
+    """The tolerances checked, as arrays."""
+    for name, item in (("gtol", gtol), ("ftol", ftol), ("xtol", xtol)):
+        errors.check_number(item, name=name)
+    if max_steps is None:
+        raise TypeError("max_steps must be an integer, got None")
+    errors.check_count(max_steps, name="max_steps")
+    dtype = tree.result_dtype(params)
+    return Limits(
+        tolerance=_tolerance(gtol, params),
+        ftol=jnp.asarray(0 if ftol is None else ftol, dtype),
+        xtol=jnp.asarray(0 if xtol is None else xtol, dtype),
+        max_steps=jnp.asarray(inputs.limit_of(max_steps), jnp.int32),
+    )
 
 
 def minimize(
@@ -158,77 +182,94 @@ def minimize(
     history: bool | str = False,
     progress: bool = False,
 ) -> Result:
-    """Doc."""
+    r"""The minimum of `value_fn` over a pytree of parameters, with an honest status.
+
+    Runs `optimizer` from `params` until
+
+        |g| <= gtol,   |f - f+| <= ftol max(|f|, |f+|),   |s| <= xtol (|x| + xtol),             (1)
+
+    with g the gradient, f and f+ the values around a kept step s, and x the parameters; a zero
+    tolerance turns its test off. The first ends in GRADIENT_TOL, which also means that no negative
+    curvature was found; VALUE_TOL and STEP_TOL count as `success` only where the gradient is small
+    for the dtype. Never raises for numbers: `result.status` says why it stopped,
+    `result.message` says it in a sentence.
+
+    Works under `jit` and `vmap`: finished lanes are frozen. Not differentiable through the loop
+    yet. `value_fn` is traced and cached as under `jax.jit`: what changes from call to call goes
+    into `params` or `args`, and then nothing is compiled again.
+
+    Args:
+      value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`.
+      params: the start, a pytree of float or complex arrays; C^n is R^{2n}.
+      optimizer: any optax transformation. None chooses `hesskit.trust_region()` for at most 200
+        free entries and `hesskit.newton_cg()` beyond.
+      args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
+      has_aux: whether `value_fn` returns a pair; `result.aux` is its second part at the answer.
+      fixed: leaves to hold: a prefix tree of bools, a path ("bg/b", "peak/*") or a list of paths,
+        or `f(path, leaf) -> bool`.
+      gtol: for the Euclidean norm of the gradient. None means eps^(2/3) (1 + |f|), eps of the
+        coarsest leaf: between sqrt(eps), which is easy, and eps, which rounding forbids.
+      ftol: for the relative change of the value; None means 0, off: a slow run is no answer.
+      xtol: for the relative length of a step; None means 0, off, likewise.
+      max_steps: trials at most (updates of an optax optimizer). 1000 is ten times what second-order
+        methods need on our test problems; first-order ones need more.
+      check: "second_order" asks for no negative curvature at the answer; methods that do not
+        know it spend at most 20 Hessian products at the end. "first_order" asks for the gradient.
+      state: `result.state` of a run to continue, with `result.params` as `params`. Value and
+        gradient are evaluated anew; radius, damping and, where the value is the same, the model
+        are kept: two runs of n steps are one of 2n.
+      callback: `callback(progress) -> stop`, called each step with numbers and params; True stops.
+        Under `vmap` it is called for each running lane.
+      history: True records value, grad_norm, step_norm, accepted and num_values by step, "params"
+        the points as well (max_steps + 1 rows are allocated).
+      progress: show a live bar (needs tqdm: `pip install 'hesskit[progress]'`).
+
+    Returns:
+      A `Result`; its `params` are the best point found, finite if the start was.
+
+    Raises:
+      TypeError: an argument of the wrong kind, a leaf or a value that is no float, missing data.
+      ValueError: an argument out of its range, a value that is not (), a `fixed` that fits nothing,
+        a `state` of another run.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import hesskit
+      >>> def rosenbrock(p, scale):
+      ...     return (1 - p["x"]) ** 2 + scale * (p["y"] - p["x"] ** 2) ** 2
+      >>> start = {"x": jnp.array(-1.2), "y": jnp.array(1.0)}
+      >>> result = hesskit.minimize(rosenbrock, start, args=(100.0,))
+      >>> print(result.params["x"].round(3), bool(result.success), result.method)
+      1.0 True trust_region
+
+    References:
+      Nocedal & Wright (2006), Numerical Optimization, chapters 4 and 7; Conn, Gould & Toint (2000),
+      Trust-Region Methods, section 17.4 (rounding).
+    """
     errors.check_callable(value_fn, name="value_fn")
-    for name, item in (("gtol", gtol), ("ftol", ftol), ("xtol", xtol)):
-        errors.check_number(item, name=name)
-    if max_steps is None:
-        raise TypeError("max_steps must be an integer, got None")
-    errors.check_count(max_steps, name="max_steps")
     errors.check_choice(check, ("second_order", "first_order"), name="check")
     errors.check_choice(history, (False, True, "params"), name="history")
-    _warn_float64((params, args))
+    inputs.warn_float64((params, args))
     params = errors.check_params(params)
+    errors.check_data(args)
+    chosen = _fixed(fixed, params)
     if optimizer is None:
-        optimizer = default_optimizer(params)
-    if not (isinstance(optimizer, tuple) and hasattr(optimizer, "update")):
-        raise TypeError(
-            f"optimizer must be an optax transformation, such as hesskit.trust_region(); got "
-            f"{optimizer!r}"
-        )
-    chosen = (False,) * len(jax.tree.leaves(params))
-    if fixed is not None:
-        chosen = select.select(fixed, params, name="fixed")
-        if all(chosen):
-            raise ValueError("fixed selects every leaf of params: nothing is left to optimize")
+        optimizer = default_optimizer(params, chosen)
+    _check_optimizer(optimizer)
+    live.check(progress)
+    limits = _limits(gtol, ftol, xtol, max_steps, params)
     static = Static(
-        value_fn=_hashable(value_fn),
+        value_fn=inputs.hashable(value_fn),
         optimizer=optimizer,
         fixed=chosen,
         has_aux=has_aux,
         check=check,
         history=history,
-        rows=_rows(max_steps) if history else 0,
-        callback=callback,
+        rows=inputs.rows(max_steps) if history else 0,
+        callback=None if callback is None else inputs.hashable(callback),
         progress=progress,
     )
-    live.check(progress)
-    dtype = tree.result_dtype(params)
-    limits = Limits(
-        tolerance=_tolerance(gtol, params),
-        ftol=jnp.asarray(0 if ftol is None else ftol, dtype),
-        xtol=jnp.asarray(0 if xtol is None else xtol, dtype),
-        max_steps=jnp.asarray(max_steps, jnp.int32),
-    )
     result = _solve(static, params, args, limits, state)
-    return dataclasses.replace(result, history=_trim(result.history))
-
-
-def _rows(max_steps: Any) -> int:
-    if isinstance(max_steps, jax.core.Tracer):
-        raise TypeError("history needs a concrete max_steps: its length is a shape")
-    return int(max_steps) + 1
-
-
-class _ById:
-    """A function that has no hash, hashed by identity."""
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-
-    def __hash__(self) -> int:
-        return id(self.fn)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ById) and self.fn is other.fn
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.fn(*args, **kwargs)
-
-
-def _hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        hash(fn)
-    except TypeError:
-        return functools.wraps(fn)(_ById(fn))
-    return fn
+    if result.history is None:
+        return result
+    return dataclasses.replace(result, history=inputs.trimmed(result.history))

@@ -1,15 +1,17 @@
 """What a person sees of a run while it goes on: a callback, a progress bar.
 
-Both are host callbacks inside the compiled loop, present only if asked for. A callback that
-returns True stops the run; the stop flag it returns also orders the calls.
+Both are one host callback inside the compiled loop, present only if asked for. It is declared
+pure, which alone JAX allows in a loop that `vmap` may batch; its stop flag is what the loop waits
+for, so that it runs once a step and in order. Under `vmap` it is handed all lanes at once: the
+callback sees each running lane by itself, the bar one line for all.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import io_callback
 
 from hesskit.core.types import Array, Params
 
@@ -32,23 +34,26 @@ class Progress(NamedTuple):
 
 
 class Bar:
-    """A live bar with value, gradient norm and steps; one for each run."""
+    """A live bar with value, gradient norm and steps; one for each run, of one lane or many."""
 
     def __init__(self) -> None:
         """No bar until the first step."""
         self._bar: Any = None
 
     def __call__(self, progress: Progress, max_steps: Any) -> None:
-        """Shows one step; opens the bar at step 0 and closes it at the end."""
-        step = int(progress.num_steps)
+        """Shows one step of all lanes; opens the bar at step 0 and closes it at the end."""
+        step, last = int(progress.num_steps.max()), int(max_steps.max())
         if self._bar is None or step == 0:
             self.close()
-            self._bar = _require().tqdm(total=int(max_steps), unit="step", leave=True)
+            self._bar = _require().tqdm(total=last, unit="step", leave=True)
+        running = progress.status == 0
+        lanes = f", {int(running.sum())} of {running.size} run" if running.size > 1 else ""
         self._bar.n = step
         self._bar.set_postfix_str(
-            f"value {float(progress.value):.6g}, |grad| {float(progress.grad_norm):.1e}"
+            f"value {float(progress.value.min()):.6g}, "
+            f"|grad| {float(progress.grad_norm.max()):.1e}{lanes}"
         )
-        if int(progress.status) != 0 or step >= int(max_steps):
+        if not running.any():
             self.close()
 
     def close(self) -> None:
@@ -74,7 +79,12 @@ _BAR = Bar()
 
 
 def show(
-    progress: Progress, max_steps: Array, callback: Callable[[Progress], Any] | None, *, bar: bool
+    progress: Progress,
+    max_steps: Array,
+    callback: Callable[[Progress], Any] | None,
+    *,
+    bar: bool,
+    running: Array,
 ) -> Array:
     """Calls the callback and the bar from compiled code.
 
@@ -83,16 +93,31 @@ def show(
       max_steps: the length of the bar, ().
       callback: `callback(Progress) -> stop or None`, or None.
       bar: whether to show the bar.
+      running: whether the run was going on before this step, () bool; False in a lane that
+        finished and waits for others.
 
     Returns:
       Whether the callback asked to stop, () bool.
     """
-    if bar:
-        jax.debug.callback(_BAR, progress._replace(params=None), max_steps)
     if callback is None:
-        return jnp.array(False)
+        progress = progress._replace(params=None)
 
-    def stop(now: Progress) -> Any:
-        return jnp.asarray(bool(callback(now)))
+    def host(now: Progress, limit: Any, alive: Any) -> Any:
+        now, limit, alive = jax.device_get((now, limit, alive))
+        if bar:
+            _BAR(now, limit)
+        stop = alive.copy()
+        stop[...] = False
+        for lane in itertools.product(*map(range, alive.shape)):
+            if callback is not None and alive[lane]:
+                stop[lane] = bool(callback(jax.tree.map(lambda a, lane=lane: a[lane], now)))
+        return stop
 
-    return io_callback(stop, jax.ShapeDtypeStruct((), jnp.bool_), progress)
+    return jax.pure_callback(
+        host,
+        jax.ShapeDtypeStruct((), jnp.bool_),
+        progress,
+        max_steps,
+        running,
+        vmap_method="broadcast_all",
+    )

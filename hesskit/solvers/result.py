@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from hesskit.core.status import TOLERANCES, Status, sentence
 from hesskit.core.types import Array, Params
@@ -66,7 +67,7 @@ class Result:
     @property
     def success(self) -> Array:
         """Whether the run ended at a stationary point by a tolerance or the rounding floor."""
-        by_tolerance = jnp.isin(self.status, jnp.array([int(code) for code in TOLERANCES]))
+        by_tolerance = jnp.isin(self.status, jnp.array(TOLERANCES, jnp.int32))
         return by_tolerance & self.stationary
 
     @property
@@ -91,7 +92,7 @@ class Result:
 
     def __str__(self) -> str:
         """Three lines for people."""
-        if isinstance(self.value, jax.core.Tracer) or jnp.ndim(self.status) > 0:
+        if isinstance(self.value, Tracer) or jnp.ndim(self.status) > 0:
             return f"Result of {self.method}"
         word = "success" if bool(self.success) else "no success"
         return (

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -77,6 +78,64 @@ def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformat
     return call
 
 
+def _concrete(leaf: Any) -> Any:
+    """Zeros for a leaf that has only a shape and a dtype, so that `init` takes abstract params."""
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
+
+def _own_buffers(state: State) -> State:
+    """The state with no two leaves in one buffer: a donated buffer can be given away only once."""
+    seen: set[int] = set()
+
+    def own(leaf: Array) -> Array:
+        first = id(leaf) not in seen
+        seen.add(id(leaf))
+        return leaf if first else jnp.copy(leaf)
+
+    return jax.tree.map(own, state)
+
+
+def _keep_positional(update: Callable[..., Any]) -> Callable[..., Any]:
+    """`update` with a sentence for data under the name of one of its positional arguments."""
+
+    @functools.wraps(update)
+    def call(*given: Any, **data: Any) -> tuple[Params, State]:
+        for key in ("updates", "state", "params")[: len(given)]:
+            if key in data:
+                raise TypeError(objective.reserved(key))
+        return update(*given, **data)
+
+    return call
+
+
+def _check_state(state: State, params: Params, name: str) -> None:
+    """Raises ValueError if `state` was made for other params."""
+
+    def shapes(tree: Params) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+    if shapes(state.grad) != shapes(params):
+        raise ValueError(
+            f"{name}.update got a state of other params: it holds {errors.describe(state.grad)}, "
+            f"params is {errors.describe(params)}; call init(params) again"
+        )
+
+
+def _check_given(value: Any) -> Array | None:
+    """The caller's `value` as an array; ValueError or TypeError unless it is a real ()."""
+    if value is None:
+        return None
+    array = jnp.asarray(value)
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise (ValueError if array.shape else TypeError)(
+            f"value must be a real scalar, got {array.dtype}{list(array.shape)}"
+        )
+    return array
+
+
 def _hide(state: State, params: Params) -> State:
     """The machine's state as optax's: without the point, with the gradient in params' dtypes."""
     grad = objective.conjugate(objective.join(state.grad, params))
@@ -135,10 +194,11 @@ def build(
     accepting = learning_rate is None
 
     def init(params: Params) -> State:
-        params = errors.check_params(params, allow_empty=True)
+        params = errors.check_params(jax.tree.map(_concrete, params), allow_empty=True)
         state = method.start(rule, objective.split(params))
-        return _hide(state, params)
+        return _own_buffers(_hide(state, params))
 
+    @_keep_positional
     def update(
         updates: Params,
         state: State,
@@ -154,6 +214,7 @@ def build(
             raise ValueError(errors.NO_PARAMS.format(name=name))
         params = errors.check_params(params)
         errors.check_like(updates, params, name="updates")
+        _check_state(state, params, name)
         bound = objective.real(
             value_fn, params, args=args, data=data, has_aux=has_aux, caller=f"{name}.update"
         )
@@ -161,7 +222,8 @@ def build(
         if grad is not None:
             errors.check_like(grad, params, name="grad")
             grad = objective.split(tree.cast_like(grad, params))
-        machine = _model(rule, _show(state, params, bound[1]), bound, value, incoming, grad)
+        given = _check_given(value)
+        machine = _model(rule, _show(state, params, bound[1]), bound, given, incoming, grad)
         if accepting:
             step, machine = _trial(rule, machine, bound[0])
             new = objective.join(step, params)
@@ -179,18 +241,16 @@ def _model(
     rule: Rule,
     state: State,
     bound: tuple[ValueFn, Params],
-    value: Any,
+    value: Array | None,
     updates: Params,
     grad: Params | None,
 ) -> State:
     """Model and proposal at params; the kept model where the same value comes back."""
     fn, params = bound
-    given = None if value is None else jnp.asarray(value).astype(state.level.dtype)
-    kept = state.modeled
-    if given is None:
-        kept = jnp.array(False)
-    else:
-        kept = kept & (given.astype(state.value.dtype) == state.value)
+    given, kept = None, jnp.array(False)
+    if value is not None:
+        given = value.astype(state.level.dtype)
+        kept = state.modeled & (given.astype(state.value.dtype) == state.value)
     fresh = state._replace(modeled=kept)
     after = trial.remodel(
         rule, fresh, lambda: linearized(fn, params), _right_hand_side(updates, grad)
@@ -220,8 +280,9 @@ def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
         num_values=before.num_values + 1,
         num_grads=before.num_grads + 1,
     )
-    after = after._replace(info=info)
     kept = after.info.accepted & ~failed
+    info = info._replace(accepted=kept)
+    after = after._replace(info=info)
     step = tree.where(kept, state.step.step, tree.zeros_like(state.step.step))
     return step, after
 

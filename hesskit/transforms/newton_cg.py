@@ -32,7 +32,8 @@ from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg.lanczos import escape
 from hesskit.linalg.operator import Preconditioner
-from hesskit.linalg.steihaug import PairMetric, steihaug, subspace_step
+from hesskit.linalg.steihaug import steihaug
+from hesskit.linalg.subspace import PairMetric, subspace_step
 from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
 
@@ -113,7 +114,7 @@ def _build_plane(
         state = preconditioner.update(model.preconditioner, product, context.params)
         precondition = functools.partial(_apply, preconditioner, state)
     limit = jnp.minimum(2 * tree.size(rhs), MAX_PRODUCTS) if max_products is None else max_products
-    radius = jnp.where(context.size > 0, context.size, first_radius(context.params))
+    radius = jnp.where(context.size > 0, context.size, acceptance.first_radius(context.params))
     found = steihaug(
         product, rhs, radius, tol=eta * grad_norm, max_products=limit, precondition=precondition
     )
@@ -140,11 +141,6 @@ def _build_plane(
 
 def _apply(preconditioner: Preconditioner, state: Any, vector: Params) -> Params:
     return preconditioner.apply(state, vector, jnp.zeros((), tree.result_dtype(vector)))
-
-
-def first_radius(params: Params) -> Array:
-    """One, or a tenth of |params| where that is more."""
-    return jnp.maximum(1.0, 0.1 * tree.norm(params))
 
 
 def _solve(model: Plane, grad: Params, size: Array, context: Context) -> Step:
@@ -188,7 +184,7 @@ def newton_cg(
         ),
         solve=_solve,
         adapt=_adapt,
-        first_size=lambda model, grad, context: first_radius(context.params),
+        first_size=lambda model, grad, context: acceptance.first_radius(context.params),
         describe=lambda model, size: {
             "radius": size,
             "forcing": model.forcing,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, errors
+from hesskit.core import acceptance, errors, tree
 from hesskit.core.acceptance import Trial
 from hesskit.core.method import Context, Rule, Step
 from hesskit.core.types import Array, Params
@@ -53,8 +53,8 @@ def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
 
 
 def _first_radius(model: Spectrum, grad: Params, context: Context) -> Array:
-    del grad, context
-    return jnp.ones((), model.scale.dtype)
+    del grad
+    return acceptance.first_radius(model.scale * tree.ravel(context.params), jnp.min(model.scale))
 
 
 @_build.memoize

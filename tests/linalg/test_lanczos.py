@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 
 from hesskit.core import tree
-from hesskit.linalg.lanczos import (
-    escape,
-    gltr,
-    krylov_absolute_step,
-    krylov_step,
-    lanczos,
-    tridiagonal,
-)
+from hesskit.linalg.gltr import gltr, krylov_absolute_step, krylov_step
+from hesskit.linalg.lanczos import escape, lanczos, tridiagonal
 from hesskit.linalg.steihaug import steihaug
 
 N = 9

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hesskit.core import tree
-from hesskit.linalg.steihaug import steihaug, subspace_step
+from hesskit.linalg.steihaug import steihaug
+from hesskit.linalg.subspace import subspace_step
 
 N = 9
 MARKER = "bessel_i1e"
