@@ -16,8 +16,8 @@ HIDDEN = 16
 class Problem(NamedTuple):
     """Minimize `fn(params, *args)` from `start`.
 
-    `goal` is how far above the best value anyone found counts as arrived; None means
-    eps^(2/3) max(1, |best|). `adam_steps` bounds the first-order run, `max_steps` the others.
+    `goal` is how far above the best value that anyone found counts as arrived; None means
+    eps^(2/3) max(1, |best|). `adam_steps` bounds the steps of Adam, `max_steps` all others.
     """
 
     name: str
@@ -142,9 +142,9 @@ def digits_mlp() -> Problem:
         fn=perceptron,
         start=start,
         args=_digits(),
-        max_steps=500,
-        adam_steps=1000,
-        goal=1e-3,
+        max_steps=1000,
+        adam_steps=2000,
+        goal=2e-3,
         note="not convex: methods may end in different minima",
     )
 

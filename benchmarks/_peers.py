@@ -12,6 +12,7 @@ and at most one gradient; both are counted. optax's and jaxopt's line searches t
 gradient at each trial.
 """
 
+import functools
 import importlib
 import math
 import time
@@ -24,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 
 GTOL = {"float64": 1e-10, "float32": 1e-5}
-MAX_STEPS_SECOND = 5000
+MAX_STEPS_SECOND = 2000
 MAX_STEPS_LARGE = 500
-MAX_STEPS_FIRST = 20_000
+MAX_STEPS_FIRST = 10_000
 STUCK = 30  # rejected trials in a row: the radius fell by 4^30 = 1e18, nothing can follow
 
 DENSE_METHODS = ("trust_region", "cubic_newton", "damped_newton", "saddle_free_newton", "newton")
@@ -114,8 +115,8 @@ class _Stuck(Exception):
 class _Counted:
     """A jitted function of x as SciPy wants it: float64 in and out, and counted."""
 
-    def __init__(self, function, dtype):
-        self.function, self.dtype, self.calls = jax.jit(function), dtype, 0
+    def __init__(self, compiled, dtype):
+        self.function, self.dtype, self.calls = compiled, dtype, 0
 
     def __call__(self, *arrays):
         self.calls += 1
@@ -136,11 +137,17 @@ class _StuckWatch:
             raise _Stuck
 
 
-def _product(fn):
-    return lambda x, v: jax.jvp(jax.grad(fn), (x,), (v,))[1]
+@functools.lru_cache(maxsize=1)
+def _compiled_calculus(fn):
+    """Value, gradient, dense Hessian and Hessian product, one program each for all methods."""
+
+    def product(x, v):
+        return jax.jvp(jax.grad(fn), (x,), (v,))[1]
+
+    return tuple(jax.jit(f) for f in (fn, jax.grad(fn), jax.hessian(fn), product))
 
 
-_SCIPY = {  # method -> curvature, options besides the tolerance
+_SCIPY = {  # method -> the curvature it takes
     "trust-exact": "hess",
     "trust-ncg": "hessp",
     "trust-krylov": "hessp",
@@ -163,9 +170,8 @@ def _scipy_options(method: str, n: int, dtype: str) -> dict:
 def _scipy(method: str) -> Prepare:
     def prepare(fn, n, dtype):
         optimize = importlib.import_module("scipy.optimize")
-        value, grad = _Counted(fn, dtype), _Counted(jax.grad(fn), dtype)
-        hessian, product = _Counted(jax.hessian(fn), dtype), _Counted(_product(fn), dtype)
-        counters = (value, grad, hessian, product)
+        counters = tuple(_Counted(f, dtype) for f in _compiled_calculus(fn))
+        value, grad, hessian, product = counters
         curvature = {"hess": {"hess": hessian}, "hessp": {"hessp": product}}.get(_SCIPY[method], {})
         options = _scipy_options(method, n, dtype)
 

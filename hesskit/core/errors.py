@@ -145,7 +145,7 @@ def check_value(value: Any, *, name: str = "value_fn") -> jax.Array:
             "(value, aux) pass has_aux=True"
         )
     try:
-        array = jnp.asarray(value)
+        array = jnp.asarray(None if isinstance(value, str) else value)
     except (TypeError, ValueError) as error:
         kind = type(value).__name__
         raise TypeError(f"{name} returned {kind}, expected a real scalar") from error
@@ -213,7 +213,7 @@ def check_count(value: Any, *, name: str, low: int = 1) -> None:
     number = _plain_number(value)
     if number is None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not (number >= low and number == math.floor(number) and math.isfinite(number)):
+    if not (math.isfinite(number) and number >= low and number == math.floor(number)):
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
 
 

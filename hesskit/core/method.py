@@ -106,7 +106,7 @@ class State(NamedTuple):
       model: the method's own: factorizations, directions.
       params: the kept point (None inside an optax state, which gets it with each update).
       step: the proposed `Step` (None inside an optax state).
-      tolerance: (2,), |grad| <= tolerance[0] + tolerance[1] |value| is at rest.
+      tolerance: (2,), when the gradient counts as zero: `is_at_rest`.
       indefinite: negative curvature was found at the kept point.
       info: what the last update did.
     """
@@ -142,13 +142,13 @@ def unbounded(value: Array, eps: float) -> Array:
 
 
 def default_tolerance(params: Params) -> Array:
-    """eps^(2/3), absolute and relative to |f|: between sqrt(eps), easy, and eps, out of reach."""
+    """eps^(2/3), absolute and relative to f: between sqrt(eps), easy, and eps, out of reach."""
     eps = tree.coarsest_eps(params)
     return jnp.full((2,), eps ** (2 / 3), tree.result_dtype(params))
 
 
 def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
-    """Whether |g| <= eps^(1/3) max(1, |f|): near zero for the dtype and scale of f.
+    """Whether |g| <= eps^(1/3) max(1, f): near zero for the dtype and scale of f.
 
     Dennis & Schnabel (1983), section 7.2, in absolute form. Looser than `default_tolerance`: it
     tells a stop near a stationary point from a failure far from one.
@@ -161,17 +161,29 @@ def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
     Returns:
       () bool.
     """
-    return grad_norm <= eps ** (1 / 3) * jnp.maximum(1, jnp.abs(value))
+    return grad_norm <= eps ** (1 / 3) * jnp.maximum(1, value)
 
 
-def grad_tolerance(state: State) -> Array:
-    """The gradient norm below which the kept point is at rest."""
-    return state.tolerance[0] + state.tolerance[1] * jnp.abs(state.level)
+def is_at_rest(grad_norm: Array, value: Array, tolerance: Array) -> Array:
+    """Whether |g| <= tolerance[0] + tolerance[1] max(f, 0), and f is finite.
+
+    Not relative to a negative f: one that falls without end would pass for a minimum.
+
+    Args:
+      grad_norm: |g|, ().
+      value: f, ().
+      tolerance: absolute and relative, (2,).
+
+    Returns:
+      () bool.
+    """
+    limit = tolerance[0] + tolerance[1] * jnp.maximum(value, 0)
+    return jnp.isfinite(value) & (grad_norm <= limit)
 
 
 def context(state: State) -> Context:
     """What a rule may know of the kept point."""
-    at_rest = tree.norm(state.grad) <= grad_tolerance(state)
+    at_rest = is_at_rest(tree.norm(state.grad), state.level, state.tolerance)
     return Context(params=state.params, size=state.size, at_rest=at_rest)
 
 

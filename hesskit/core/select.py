@@ -5,7 +5,7 @@ A selector is a prefix tree of bools, a path ("bg/b", "peak/*") or a list of pat
 that name and every leaf below it; `*` matches within one key.
 """
 
-import fnmatch
+import re
 from typing import Any
 
 import jax
@@ -29,8 +29,17 @@ def names(params: Params) -> tuple[str, ...]:
 def _matches(name: str, pattern: str) -> bool:
     keys, parts = name.split("/"), pattern.split("/")
     return len(parts) <= len(keys) and all(
-        fnmatch.fnmatchcase(key, part) for key, part in zip(keys, parts, strict=False)
+        re.fullmatch(re.escape(part).replace(r"\*", ".*"), key)
+        for key, part in zip(keys, parts, strict=False)
     )
+
+
+def _flag(node: Any) -> bool | None:
+    """The bool that `node` is, a numpy bool included, or None."""
+    if isinstance(node, bool):
+        return node
+    is_scalar = str(getattr(node, "dtype", "")) == "bool" and getattr(node, "shape", None) == ()
+    return bool(node) if is_scalar else None
 
 
 def select(selector: Any, params: Params, *, name: str) -> tuple[bool, ...]:
@@ -46,8 +55,8 @@ def select(selector: Any, params: Params, *, name: str) -> tuple[bool, ...]:
 
     Raises:
       TypeError: the selector is none of these.
-      ValueError: a path matches no leaf (the message lists the paths), or the prefix tree does
-        not fit.
+      ValueError: a path or the function matches no leaf (the message lists the paths), or the
+        prefix tree does not fit.
 
     Example:
       >>> select("bg/*", {"bg": {"a": 1.0, "b": 2.0}, "mu": 0.5}, name="fixed")
@@ -63,23 +72,26 @@ def select(selector: Any, params: Params, *, name: str) -> tuple[bool, ...]:
                 )
         return tuple(any(_matches(path, p) for p in patterns) for path in paths)
     if callable(selector):
-        return tuple(bool(selector(p, leaf)) for p, leaf in zip(paths, leaves, strict=True))
+        chosen = tuple(bool(selector(p, leaf)) for p, leaf in zip(paths, leaves, strict=True))
+        if not any(chosen):
+            raise ValueError(f"{name} selects no leaf; the paths are {', '.join(paths)}")
+        return chosen
     try:
         full = jax.tree.map(
             lambda flag, sub: jax.tree.map(lambda _: flag, sub),
             selector,
             params,
-            is_leaf=lambda node: isinstance(node, bool),
+            is_leaf=lambda node: _flag(node) is not None,
         )
     except ValueError as error:
         raise ValueError(f"{name} is no prefix of params: {error}") from error
-    flags = jax.tree.leaves(full)
-    if len(flags) != len(leaves) or not all(isinstance(flag, bool) for flag in flags):
+    flags = tuple(_flag(flag) for flag in jax.tree.leaves(full))
+    if len(flags) != len(leaves) or None in flags:
         raise TypeError(
             f"{name} must be a prefix tree of bools, a path, a list of paths or "
             f"f(path, leaf) -> bool; got {selector!r}"
         )
-    return tuple(flags)
+    return tuple(flag is True for flag in flags)
 
 
 def split(params: Params, chosen: tuple[bool, ...]) -> tuple[Params, Params]:

@@ -13,6 +13,7 @@ ravels a leaf.
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +104,13 @@ def zeros_like(x: Params, dtype: jnp.dtype | None = None) -> Params:
     """Zeros of the structure, shapes and (unless `dtype` is given) dtypes of `x`."""
     # a concrete sharded array met while tracing loses its layout in jnp.zeros_like
     return jax.tree.map(lambda a: like_sharded(jnp.zeros_like(a, dtype=dtype), a), x)
+
+
+def zeros_of(struct: Any) -> Any:
+    """Zeros for a leaf that has only a shape and a dtype; any other leaf as it is."""
+    if not isinstance(struct, jax.ShapeDtypeStruct):
+        return struct
+    return jnp.zeros(struct.shape, struct.dtype, device=struct.sharding)
 
 
 def rows_like(x: Params, num: int) -> Params:
@@ -210,3 +218,16 @@ def _gathered(leaf: Array) -> Array:
 def _explicit(sharding: jax.sharding.NamedSharding) -> list[bool]:
     """Which axes of an array are split over mesh axes that its type names."""
     return [entry is not None for entry in sharding.spec]
+
+
+def widen(x: Params) -> Params:
+    """`x` with every leaf in at least float32."""
+    return jax.tree.map(lambda a: a if jnp.finfo(a.dtype).bits >= 32 else a.astype(jnp.float32), x)
+
+
+def power_of_two(x: Array) -> Array:
+    """The largest power of two up to `x` (scaling by it is exact); 1 unless 0 < x < inf."""
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(x) & (x > 0), x, 1))
+    info = jnp.finfo(x.dtype)
+    exponent = jnp.clip(exponent - 1, info.minexp + 1, info.maxexp - 2)
+    return jnp.ldexp(jnp.ones_like(x), exponent)

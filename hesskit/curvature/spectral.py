@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import tree
+from hesskit.core.acceptance import first_radius
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Step
 from hesskit.core.types import Array, Params
@@ -51,24 +52,18 @@ def curvature_scale(matrix: Array, previous: Array) -> Array:
     return jnp.maximum(seen, floor)
 
 
-def is_indefinite(eigenvalues: Array) -> Array:
-    """Whether the lowest eigenvalue is negative curvature, and not rounding noise."""
+def is_indefinite(eigenvalues: Array, params: Params) -> Array:
+    """Whether the lowest eigenvalue is negative curvature, and not the rounding of products."""
     largest = jnp.max(jnp.abs(eigenvalues), initial=0)
-    noise = jnp.finfo(eigenvalues.dtype).eps ** SIGNIFICANT * largest
-    return jnp.min(eigenvalues, initial=0) < -noise
-
-
-def natural_length(params: Params) -> Array:
-    """How far to go where nothing sets a scale: one, or a tenth of |params| where that is more."""
-    return jnp.maximum(1.0, 0.1 * tree.norm(params))
+    return jnp.min(eigenvalues, initial=0) < -(tree.coarsest_eps(params) ** SIGNIFICANT) * largest
 
 
 def roused(model: Spectrum, context: Context) -> Array:
     """The coefficients c, pushed off a saddle: for methods that see it only through c.
 
-    Where the gradient is zero, or the step |H|^{-1} g shorter than eps^(1/4) of `natural_length`
-    (its gain is then sqrt(eps) of what the lowest eigenvector offers, near the rounding of f),
-    c_1 becomes |w_1| natural_length, so that the step has that length along the eigenvector.
+    Where the gradient is zero, or the step |H|^{-1} g shorter than eps^(1/4) of the first radius of
+    a trust region (its gain is then sqrt(eps) of what the lowest eigenvector offers, near the
+    rounding of f), c_1 becomes |w_1| times that radius, and so the step goes that far along it.
 
     Args:
       model: the spectrum at the kept point.
@@ -78,9 +73,9 @@ def roused(model: Spectrum, context: Context) -> Array:
       The coefficients, (n,).
     """
     w, c = model.eigenvalues, model.coefficients
-    eps, length = float(jnp.finfo(w.dtype).eps), natural_length(context.params)
+    eps, length = tree.coarsest_eps(context.params), first_radius(context.params)
     short = tree.norm(c / modified_eigenvalues(w, eps)) <= eps**0.25 * length
-    leaves = is_indefinite(w) & (context.at_rest | short)
+    leaves = is_indefinite(w, context.params) & (context.at_rest | short)
     push = jnp.where(c[0] > 0, -w[0], w[0]) * length.astype(w.dtype)
     return c.at[0].set(jnp.where(leaves, push, c[0]))
 
@@ -102,7 +97,7 @@ def build(
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)
-    return Built(Spectrum(w, q, c, diagonal), is_indefinite(w), jnp.asarray(n, jnp.int32))
+    return Built(Spectrum(w, q, c, diagonal), is_indefinite(w, context.params), jnp.asarray(n, jnp.int32))
 
 
 def to_step(

@@ -54,19 +54,6 @@ class _Carry(NamedTuple):
     going: Array
 
 
-def widen(x: Params) -> Params:
-    """`x` with every leaf in at least float32."""
-    return jax.tree.map(lambda a: a if jnp.finfo(a.dtype).bits >= 32 else a.astype(jnp.float32), x)
-
-
-def power_of_two(x: Array) -> Array:
-    """The largest power of two up to `x` (scaling by it is exact); 1 unless 0 < x < inf."""
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(x) & (x > 0), x, 1))
-    info = jnp.finfo(x.dtype)
-    exponent = jnp.clip(exponent - 1, info.minexp + 1, info.maxexp - 2)
-    return jnp.ldexp(jnp.ones_like(x), exponent)
-
-
 def stretch(scale: Params | None, x: Params) -> Params:
     """D x."""
     if scale is None:
@@ -96,7 +83,7 @@ def _body(
 ) -> _Carry:
     """One product: of x0 if there is one and it is the first, else an iteration of (2)."""
     product_d = tree.cast_like(product(carry.d), carry.d)
-    d, hd = widen(carry.d), widen(product_d)
+    d, hd = tree.widen(carry.d), tree.widen(product_d)
     kappa, slope = tree.vdot(d, hd), tree.vdot(d, carry.r)
     eps = tree.coarsest_eps(carry.d)
     negative = (kappa <= 0) & ~carry.is_start
@@ -162,11 +149,11 @@ def cg(
         [1.   0.25] 2 False
     """
     dtype = tree.result_dtype(b)
-    unit = power_of_two(tree.max_abs(b))
+    unit = tree.power_of_two(tree.max_abs(b))
     tol, max_products = jnp.asarray(tol, dtype) / unit, jnp.asarray(max_products, jnp.int32)
 
     def solve(r: Params) -> Params:
-        return r if precondition is None else widen(precondition(tree.cast_like(r, b)))
+        return r if precondition is None else tree.widen(precondition(tree.cast_like(r, b)))
 
     def unfinished(carry: _Carry) -> Array:
         return carry.going & (carry.num_products < max_products)
@@ -174,8 +161,12 @@ def cg(
     def original(x: Params) -> Params:
         return tree.cast_like(tree.scale(unit, x), b)
 
-    r = tree.scale(1 / unit, widen(b))
-    x = tree.zeros_like(r) if x0 is None else tree.scale(1 / unit, widen(tree.cast_like(x0, b)))
+    r = tree.scale(1 / unit, tree.widen(b))
+    x = (
+        tree.zeros_like(r)
+        if x0 is None
+        else tree.scale(1 / unit, tree.widen(tree.cast_like(x0, b)))
+    )
     z = solve(r)
     rz = tree.vdot(r, z)
     finite = jnp.isfinite(rz) & tree.all_finite(x)
@@ -204,6 +195,6 @@ def cg(
         converged=residual_norm <= tol,
         negative_curvature=end.negative,
         flat=end.flat,
-        direction=tree.cast_like(tree.scale(1 / d_norm, widen(end.d)), b),
+        direction=tree.cast_like(tree.scale(1 / d_norm, tree.widen(end.d)), b),
         curvature=end.kappa / d_norm / d_norm,
     )

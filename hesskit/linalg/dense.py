@@ -33,15 +33,16 @@ def dense(product: Product, params: Params, *, chunk_size: int | None = None) ->
     dtype = tree.result_dtype(params)
     width = min(n, chunk_size or CHUNK_SIZE)
     num_chunks = -(-n // max(width, 1))
+    index = jnp.arange(n, dtype=jnp.int32)
 
     def rows(start: Array) -> Array:
-        basis = start + jnp.arange(width)[:, None] == jnp.arange(n)[None, :]
+        basis = start + index[:width, None] == index[None, :]
         return jax.vmap(lambda e: tree.ravel(product(tree.unravel(e, params))))(basis.astype(dtype))
 
     if num_chunks <= 1:
         matrix = rows(jnp.zeros((), jnp.int32))
     else:
-        starts = jnp.minimum(jnp.arange(num_chunks) * width, n - width)
+        starts = jnp.minimum(jnp.arange(num_chunks, dtype=jnp.int32) * width, n - width)
 
         def write(i: Array, matrix: Array) -> Array:
             return jax.lax.dynamic_update_slice(matrix, rows(starts[i]), (starts[i], 0))

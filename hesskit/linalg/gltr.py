@@ -5,11 +5,15 @@ s = Qh, the trust-region problem is
 
     minimize  |g| h_1 + h.Th / 2   subject to   |h| <= radius,              (1)
 
-solved exactly by the eigen-decomposition T = V diag(w) V'. Up to the boundary (1) is the method of
-conjugate gradients; it goes on where Steihaug's stops. Its residual (H + shift) s + g is h_k r.
+    (T + shift) h = -|g| e_1,   shift >= 0,   (H + shift) s + g = h_k r,    (2)
+
+solved exactly by the eigen-decomposition T = V diag(w) V', for any radius. Up to the boundary (1)
+is the method of conjugate gradients; it goes on where Steihaug's stops. The saddle-free step has
+|T| + damping in place of T in (2). With `scale` = D everything happens in z = D s, as in
+`linalg/steihaug.py`.
 
 Source: Gould, Lucidi, Roma & Toint (1999), "Solving the trust-region subproblem using the Lanczos
-method"; Dauphin et al. (2014) for |T|.
+method"; Dauphin et al. (2014), "Identifying and attacking the saddle point problem", for |T|.
 """
 
 from typing import NamedTuple
@@ -18,7 +22,7 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product, Scalar
-from hesskit.linalg.cg import scaled_product, shrink, stretch, widen
+from hesskit.linalg.cg import scaled_product, shrink, stretch
 from hesskit.linalg.lanczos import (
     LanczosResult,
     combination,
@@ -127,7 +131,7 @@ def _step(model: KrylovModel, y: Array, shift: Array, on_boundary: Array) -> Kry
     h = jnp.sum(vectors * y[None, :], axis=1)
     th = jnp.sum(vectors * (w * y)[None, :], axis=1)
     last = last_entry(h, model.num_valid)
-    hessian_step = tree.axpy(last, widen(model.residual), combination(model.basis, th))
+    hessian_step = tree.axpy(last, tree.widen(model.residual), combination(model.basis, th))
     step = tree.cast_like(combination(model.basis, h), model.residual)
     return KrylovStep(
         step=shrink(model.scale, step),

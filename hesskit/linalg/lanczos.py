@@ -6,7 +6,9 @@ From a start b, k products with symmetric H give orthonormal Q = [q_1 ... q_k] w
 
 T tridiagonal with diagonal alpha and off-diagonal beta. Every new vector is orthogonalized twice
 against all others, so that (1) holds to rounding. Eigenvalues of T (Ritz values) are curvatures of
-H along the Ritz vectors; those at the ends of the spectrum converge first.
+H along the Ritz vectors; those at the ends of the spectrum converge first:
+
+    T y = w y,   |y| = 1,   d = Q y:   d.Hd = w,   H d - w d = y_k r.       (2)
 
 Basis vectors are kept in at least float32; H is applied to vectors in the dtype of b.
 
@@ -21,7 +23,6 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product, Scalar
-from hesskit.linalg.cg import widen
 
 NEGLIGIBLE = 10
 """A residual of so many eps |H| is the rounding error of a product."""
@@ -45,9 +46,9 @@ class _Carry(NamedTuple):
     going: Array
 
 
-def coefficients_in(basis: Params, x: Params) -> Array:
-    """Q'x, shape (num_steps,)."""
-    return jax.vmap(tree.vdot, in_axes=(0, None))(basis, x)
+def coefficients_in(basis: Params, x: Params, num_steps: int) -> Array:
+    """Q'x, shape (num_steps,), for vectors without leaves too."""
+    return jax.vmap(tree.vdot, in_axes=(0, None), axis_size=num_steps)(basis, x)
 
 
 def combination(basis: Params, c: Array) -> Params:
@@ -60,11 +61,11 @@ def tridiagonal(alpha: Array, beta: Array) -> Array:
     return jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
 
 
-def _orthogonalize(basis: Params, x: Params) -> tuple[Params, Array]:
+def _orthogonalize(basis: Params, x: Params, num_steps: int) -> tuple[Params, Array]:
     """The vector x - Q Q'x, done twice, and Q'x."""
-    first = coefficients_in(basis, x)
+    first = coefficients_in(basis, x, num_steps)
     x = tree.sub(x, combination(basis, first))
-    second = coefficients_in(basis, x)
+    second = coefficients_in(basis, x, num_steps)
     return tree.sub(x, combination(basis, second)), first + second
 
 
@@ -82,7 +83,7 @@ def _empty(start: Params, num_steps: int) -> LanczosResult:
     """No steps yet; a start that is not finite counts as zero."""
     norm = tree.norm(start)
     finite = jnp.isfinite(norm)
-    wide = tree.where(finite, widen(start), tree.zeros_like(widen(start)))
+    wide = tree.where(finite, tree.widen(start), tree.zeros_like(tree.widen(start)))
     count = jnp.zeros((), jnp.int32)
     return LanczosResult(
         basis=tree.rows_like(wide, num_steps),
@@ -135,8 +136,8 @@ def lanczos(
         result, k = carry.result, carry.result.num_valid
         q = tree.scale(1 / result.residual_norm, result.residual)
         basis = jax.tree.map(lambda rows, row: rows.at[k].set(row), result.basis, q)
-        hq = widen(tree.cast_like(product(tree.cast_like(q, start)), start))
-        residual, c = _orthogonalize(basis, hq)
+        hq = tree.widen(tree.cast_like(product(tree.cast_like(q, start)), start))
+        residual, c = _orthogonalize(basis, hq, num_steps)
         size, beta = tree.norm(hq), tree.norm(residual)
         commit = jnp.isfinite(size) & jnp.isfinite(beta) & jnp.all(jnp.isfinite(c))
         alphas, betas = _append(result, c[k])
@@ -187,10 +188,15 @@ def last_entry(x: Array, num_valid: Array) -> Array:
     return jnp.where(num_valid > 0, x[num_valid - 1], 0)
 
 
+SIGNIFICANT = 2 / 3
+"""A curvature below -eps^SIGNIFICANT of the largest is negative, above it rounding noise."""
+
+
 class Escape(NamedTuple):
     """The lowest curvature found."""
 
     curvature: Array  # (), the lowest Ritz value, d.Hd; 0 without products
+    negative: Array  # (), bool: below -eps^(2/3) of the largest, so not its rounding noise
     direction: Params  # d, of norm 1; zero without products
     product_direction: Params  # H d
     residual_norm: Array  # (), |Hd - curvature d|: an eigenvalue of H is that near
@@ -207,8 +213,8 @@ def escape(
 ) -> Escape:
     """The lowest Ritz pair of H from a fixed pseudo-random start: where a saddle point goes down.
 
-    A curvature < 0 proves that H is indefinite. The reverse is a matter of chance and steps: an
-    eigenvalue far below the others shows within a few.
+    `negative` says that H is indefinite, beyond the rounding of its products. The reverse is a
+    matter of chance and steps: an eigenvalue far below the others shows within a few.
 
     Args:
         product: v -> Hv, symmetric; called at one place, with vectors like `params_like`.
@@ -234,8 +240,12 @@ def escape(
     last = last_entry(y, result.num_valid)
     direction = combination(result.basis, y)
     curvature = jnp.where(result.num_valid > 0, w[0], 0)
+    valid = jnp.arange(num_steps, dtype=jnp.int32) < result.num_valid
+    largest = jnp.max(jnp.where(valid, jnp.abs(result.alpha) + jnp.abs(result.beta), 0))
+    eps = tree.coarsest_eps(params_like)
     return Escape(
         curvature=curvature,
+        negative=curvature < -(eps**SIGNIFICANT) * largest,
         direction=tree.cast_like(direction, start),
         product_direction=tree.cast_like(
             tree.axpy(curvature, direction, tree.scale(last, result.residual)), start

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product, Scalar
-from hesskit.linalg.cg import power_of_two, scaled_product, shrink, stretch, widen
+from hesskit.linalg.cg import scaled_product, shrink, stretch
 from hesskit.linalg.subspace import PairMetric
 
 WIDEST = 2.0**60
@@ -38,7 +38,7 @@ WIDEST = 2.0**60
 
 
 class SteihaugResult(NamedTuple):
-    """The step, and all that a smaller radius needs to do without further products."""
+    """The step, and all that `subspace_step` needs for a smaller radius without products."""
 
     step: Params
     hessian_step: Params  # H step, from the recurrences
@@ -83,7 +83,7 @@ def _advance(
     carry: _Carry, hd: Params, radius: Array, unit: Array
 ) -> tuple[Params, Params, Array, Array, Array]:
     """Moves along d: the new s and r, the length, d.Hd and whether the step stays inside."""
-    d = widen(carry.d)
+    d = tree.widen(carry.d)
     slope, kappa = tree.vdot(carry.r, d), tree.vdot(d, hd)
     free = -slope / kappa * unit
     longer = carry.ss + free * (2 * carry.sd + free * carry.dd)
@@ -113,15 +113,15 @@ def _iterate(
     def body(carry: _Carry) -> _Carry:
         product_d = tree.cast_like(product(carry.d), carry.d)
         if is_euclidean:
-            s, d = carry.s, widen(carry.d)
+            s, d = carry.s, tree.widen(carry.d)
             carry = carry._replace(ss=tree.vdot(s, s), sd=tree.vdot(s, d), dd=tree.vdot(d, d))
-        s, r, length, kappa, inside = _advance(carry, widen(product_d), radius, unit)
+        s, r, length, kappa, inside = _advance(carry, tree.widen(product_d), radius, unit)
         z = solve(r)
         rz = tree.vdot(r, z)
         commit = jnp.isfinite(kappa) & jnp.isfinite(rz)
         going = commit & inside & (jnp.sqrt(rz) > tol)
         beta = rz / carry.rz
-        d = tree.cast_like(tree.axpy(beta, widen(carry.d), tree.negative(z)), carry.d)
+        d = tree.cast_like(tree.axpy(beta, tree.widen(carry.d), tree.negative(z)), carry.d)
         ss = carry.ss + length * (2 * carry.sd + length * carry.dd)
         is_first = (carry.num_products == 0) & commit
         return _Carry(
@@ -172,8 +172,8 @@ def _start(g: Params, z: Params, like: Params, tol: Array, needed: Array) -> _Ca
 
 def _units(gradient: Params, radius: Array) -> tuple[Array, Array]:
     """Powers of two near max|g| and near the radius, at most `WIDEST` apart."""
-    force = power_of_two(tree.max_abs(gradient))
-    length = jnp.where(jnp.isfinite(radius) & (radius > 0), power_of_two(radius), force)
+    force = tree.power_of_two(tree.max_abs(gradient))
+    length = jnp.where(jnp.isfinite(radius) & (radius > 0), tree.power_of_two(radius), force)
     return force, jnp.clip(length, force / WIDEST, force * WIDEST)
 
 
@@ -234,10 +234,10 @@ def steihaug(
     force_unit, length_unit = _units(g, radius)
 
     def solve(r: Params) -> Params:
-        return r if precondition is None else widen(precondition(tree.cast_like(r, gradient)))
+        return r if precondition is None else tree.widen(precondition(tree.cast_like(r, gradient)))
 
     is_euclidean = precondition is None
-    g = tree.scale(1 / force_unit, widen(g))
+    g = tree.scale(1 / force_unit, tree.widen(g))
     start = _start(g, solve(g), gradient, tol / force_unit, jnp.asarray(needed))
     end = _iterate(
         scaled_product(scale, product),

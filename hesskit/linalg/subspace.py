@@ -3,8 +3,12 @@ r"""The trust-region subproblem in a plane, from two vectors and their products.
     minimize  g.s + s.Hs / 2   subject to   |s| <= radius,  s in span{u, v}     (1)
 
 Given u, v, Hu, Hv no further products are needed: after a rejected step, a shorter radius costs a
-few inner products. With v along the steepest descent direction, the answer lowers the model at
-least as far as the Cauchy point.
+few inner products. In an orthonormal basis B of the plane, s = By, (1) is
+
+    minimize  (B'g).y + y.(B'HB)y / 2   subject to   |y| <= radius,             (2)
+
+solved exactly by the eigenvalues of its 2 x 2 matrix. With v along the steepest descent direction,
+the answer lowers the model at least as far as the Cauchy point.
 
 Source: Byrd, Schnabel & Shultz (1988), "Approximate solution of the trust region problem by
 minimization over two-dimensional subspaces"; Nocedal & Wright (2006), section 4.1.
@@ -16,7 +20,7 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.linalg.cg import stretch, widen
+from hesskit.linalg.cg import stretch
 from hesskit.linalg.more_sorensen import trust_region_step
 
 
@@ -41,8 +45,8 @@ class SubspaceStep(NamedTuple):
 def _pair_metric(u: Params, v: Params) -> PairMetric:
     """Euclidean norms and cosine."""
     u_norm, v_norm = tree.norm(u), tree.norm(v)
-    u_unit = tree.scale(1 / jnp.where(u_norm > 0, u_norm, 1), widen(u))
-    v_unit = tree.scale(1 / jnp.where(v_norm > 0, v_norm, 1), widen(v))
+    u_unit = tree.scale(1 / jnp.where(u_norm > 0, u_norm, 1), tree.widen(u))
+    v_unit = tree.scale(1 / jnp.where(v_norm > 0, v_norm, 1), tree.widen(v))
     return PairMetric(u_norm, v_norm, jnp.clip(tree.vdot(u_unit, v_unit), -1, 1))
 
 
@@ -120,8 +124,10 @@ def subspace_step(
         metric = _pair_metric(stretch(scale, u), stretch(scale, v))
     norms = jnp.stack([metric.u_norm, metric.v_norm]).astype(dtype)
     unit = 1 / jnp.where(norms > 0, norms, 1)
-    u, hu, v, hv = (tree.scale(unit[i], widen(x)) for i, x in ((0, u), (0, hu), (1, v), (1, hv)))
-    g = widen(gradient)
+    u, hu, v, hv = (
+        tree.scale(unit[i], tree.widen(x)) for i, x in ((0, u), (0, hu), (1, v), (1, hv))
+    )
+    g = tree.widen(gradient)
     basis, is_plane = _orthonormal_basis(metric, tree.coarsest_eps(gradient))
     uv = 0.5 * (tree.vdot(u, hv) + tree.vdot(v, hu))
     curvature = jnp.array([[tree.vdot(u, hu), uv], [uv, tree.vdot(v, hv)]])

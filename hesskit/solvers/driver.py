@@ -13,7 +13,7 @@ import optax
 from hesskit.core import errors, objective, tree
 from hesskit.core.acceptance import rounding_floor
 from hesskit.core.derivatives import linearized, value_and_grad
-from hesskit.core.method import Method, State, unbounded
+from hesskit.core.method import Method, State, is_at_rest, unbounded
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.solvers.states import counts, with_tolerance, word
@@ -63,8 +63,7 @@ class Driver(NamedTuple):
 class Problem(NamedTuple):
     """What a driver needs: `fn(params) -> (value, aux)` on real params, and the tolerance.
 
-    `tolerance` is (2,): |grad| <= tolerance[0] + tolerance[1] |value| is at rest. `aux` has the
-    shapes of aux.
+    `tolerance` is (2,), as in `method.is_at_rest`; `aux` has the shapes of aux.
     """
 
     fn: Callable[[Params], tuple[Array, Any]]
@@ -73,8 +72,7 @@ class Problem(NamedTuple):
 
 
 def _at_rest(point: Point, tolerance: Array) -> Array:
-    limit = tolerance[0] + tolerance[1] * jnp.abs(point.value)
-    return jnp.isfinite(point.value) & (point.grad_norm <= limit)
+    return is_at_rest(point.grad_norm, point.value, tolerance)
 
 
 class _Machine(NamedTuple):

@@ -44,7 +44,7 @@ def _negative_curvature(
         product = linearized(fn, params, has_aux=True).product
         assert product is not None
         found = escape(product, params, num_steps=ESCAPE_PRODUCTS)
-        return found.curvature < 0, found.num_products.astype(jnp.int32)
+        return found.negative, found.num_products.astype(jnp.int32)
 
     return tree.while_once(wanted, look, (jnp.array(False), jnp.zeros((), jnp.int32)))
 
@@ -207,7 +207,7 @@ def minimize(
       has_aux: whether `value_fn` returns a pair; `result.aux` is its second part at the answer.
       fixed: leaves to hold: a prefix tree of bools, a path ("bg/b", "peak/*") or a list of paths,
         or `f(path, leaf) -> bool`.
-      gtol: for the Euclidean norm of the gradient. None means eps^(2/3) (1 + |f|), eps of the
+      gtol: for the Euclidean norm of the gradient. None means eps^(2/3) (1 + max(f, 0)), eps of the
         coarsest leaf: between sqrt(eps), which is easy, and eps, which rounding forbids.
       ftol: for the relative change of the value; None means 0, off: a slow run is no answer.
       xtol: for the relative length of a step; None means 0, off, likewise.

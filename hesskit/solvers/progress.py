@@ -40,20 +40,20 @@ class Bar:
         """No bar until the first step."""
         self._bar: Any = None
 
-    def __call__(self, progress: Progress, max_steps: Any) -> None:
-        """Shows one step of all lanes; opens the bar at step 0 and closes it at the end."""
-        step, last = int(progress.num_steps.max()), int(max_steps.max())
+    def __call__(self, progress: Progress, max_steps: Any, alive: Any, stopped: Any) -> None:
+        """Shows one step of the lanes `alive`; opens the bar at step 0, closes it at the end."""
+        step, last = int(progress.num_steps[alive].max()), int(max_steps.max())
         if self._bar is None or step == 0:
             self.close()
             self._bar = _require().tqdm(total=last, unit="step", leave=True)
-        running = progress.status == 0
-        lanes = f", {int(running.sum())} of {running.size} run" if running.size > 1 else ""
+        going = alive & (progress.status == 0) & ~stopped
+        lanes = f", {int(going.sum())} of {going.size} run" if going.size > 1 else ""
         self._bar.n = step
         self._bar.set_postfix_str(
-            f"value {float(progress.value.min()):.6g}, "
-            f"|grad| {float(progress.grad_norm.max()):.1e}{lanes}"
+            f"value {float(progress.value[alive].min()):.6g}, "
+            f"|grad| {float(progress.grad_norm[alive].max()):.1e}{lanes}"
         )
-        if not running.any():
+        if not going.any():
             self.close()
 
     def close(self) -> None:
@@ -104,13 +104,13 @@ def show(
 
     def host(now: Progress, limit: Any, alive: Any) -> Any:
         now, limit, alive = jax.device_get((now, limit, alive))
-        if bar:
-            _BAR(now, limit)
         stop = alive.copy()
         stop[...] = False
         for lane in itertools.product(*map(range, alive.shape)):
             if callback is not None and alive[lane]:
                 stop[lane] = bool(callback(jax.tree.map(lambda a, lane=lane: a[lane], now)))
+        if bar:
+            _BAR(now, limit, alive, stop)
         return stop
 
     return jax.pure_callback(

@@ -78,13 +78,6 @@ def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformat
     return call
 
 
-def _concrete(leaf: Any) -> Any:
-    """Zeros for a leaf that has only a shape and a dtype, so that `init` takes abstract params."""
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
-    return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-
-
 def _own_buffers(state: State) -> State:
     """The state with no two leaves in one buffer: a donated buffer can be given away only once."""
     seen: set[int] = set()
@@ -163,9 +156,9 @@ def _right_hand_side(updates: Params, given: Params | None) -> Callable[[Params]
     return choose
 
 
-def _scaled(step: Params, params: Params, factor: Array) -> Params:
+def _scaled(step: Params, factor: Array) -> Params:
     """`factor` times the step, exact zeros where it is not finite."""
-    out = tree.scale(factor, objective.join(step, params))
+    out = tree.scale(factor, step)
     return tree.where(tree.all_finite(out), out, tree.zeros_like(out))
 
 
@@ -194,7 +187,7 @@ def build(
     accepting = learning_rate is None
 
     def init(params: Params) -> State:
-        params = errors.check_params(jax.tree.map(_concrete, params), allow_empty=True)
+        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
         state = method.start(rule, objective.split(params))
         return _own_buffers(_hide(state, params))
 
@@ -226,11 +219,11 @@ def build(
         machine = _model(rule, _show(state, params, bound[1]), bound, given, incoming, grad)
         if accepting:
             step, machine = _trial(rule, machine, bound[0])
-            new = objective.join(step, params)
         else:
             rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-            new = _scaled(machine.step.step, params, sign * jnp.asarray(rate))
-            machine = _forget(machine, new)
+            step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))
+            machine = _forget(machine, step)
+        new = tree.cast_like(objective.join(step, params), params)
         return new, tree.cast_like(_hide(machine, params), state)
 
     machine = trial.machine(rule) if accepting else None
@@ -251,7 +244,8 @@ def _model(
     if value is not None:
         given = value.astype(state.level.dtype)
         kept = state.modeled & (given.astype(state.value.dtype) == state.value)
-    fresh = state._replace(modeled=kept)
+    going = state.info._replace(status=jnp.zeros_like(state.info.status))
+    fresh = state._replace(modeled=kept, info=going)
     after = trial.remodel(
         rule, fresh, lambda: linearized(fn, params), _right_hand_side(updates, grad)
     )

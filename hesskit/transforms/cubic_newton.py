@@ -9,11 +9,11 @@ H the model lies above f; nobody knows that constant, so sigma follows the ratio
 predicted decrease of (1):
 
     sigma / 4                      if r >= 0.9
-    sigma                          if r >= 0.1
+    sigma                          if the step is kept
     what shortens s to a part      else                                     (2)
 
-where the part is the minimizer of the parabola through f, g.s and the trial value, in [0.1, 0.5]. At
-a saddle or a maximum, where g = 0, the minimizer of (1) lies along the lowest eigenvector.
+where the part is the minimizer of the parabola through f, g.s and the trial value, in [0.25, 0.5].
+At a saddle or a maximum, where g = 0, the minimizer of (1) lies along the lowest eigenvector.
 
 Source: Cartis, Gould & Toint (2011), Mathematical Programming 127, Algorithm 2.1; interpolation
 instead of doubling in the spirit of Gould, Porcelli & Toint (2012), "Updating the regularization
@@ -36,7 +36,6 @@ from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
 
 VERY_SUCCESSFUL = 0.9  # eta_2 of Cartis, Gould & Toint (2011), section 7
-SUCCESSFUL = 0.1  # eta_1
 RELAX = 0.25  # measured; theirs is min(sigma, |g|), which depends on the unit of f
 TINY = 1e-30  # the size of a step from g = 0 for `_adapt`: zero would read as no step
 
@@ -75,13 +74,13 @@ def _solve(model: Spectrum, grad: Params, size: Array, context: Context) -> Step
 
 
 def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
-    """Rule (2), with norm = |g| / |s|^2: shortening s to f s takes the shift up by that norm."""
+    """Rule (2); with norm = |g| / |s|^2, sigma |s| + |g| / |s| (1 / part - 1) shortens s to it."""
     del on_boundary
-    part = jnp.where(trial.accepted, 0.5, acceptance.interpolated_shrink(trial))
+    part = acceptance.interpolated_shrink(trial, low=0.25)
     stiffer = (size + norm * (1 / part - 1)) / part
     least = jnp.finfo(size.dtype).eps * norm
     kept = jnp.where(trial.ratio >= VERY_SUCCESSFUL, jnp.maximum(RELAX * size, least), size)
-    return jnp.where(trial.accepted & (trial.ratio >= SUCCESSFUL), kept, stiffer)
+    return jnp.where(trial.accepted, kept, stiffer)
 
 
 def _rule(sigma: Any, chunk_size: int | None) -> Rule:

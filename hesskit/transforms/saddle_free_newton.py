@@ -31,7 +31,8 @@ from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params, Product
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum
-from hesskit.linalg.lanczos import Escape, KrylovModel, escape, gltr, krylov_absolute_step
+from hesskit.linalg.gltr import KrylovModel, gltr, krylov_absolute_step
+from hesskit.linalg.lanczos import Escape, escape
 from hesskit.linalg.positive import modified_eigenvalues
 from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
@@ -84,7 +85,7 @@ def _solve_krylov(model: Krylov, grad: Params, size: Array, context: Context) ->
     noise = w.shape[0] * float(jnp.finfo(w.dtype).eps) * jnp.max(jnp.abs(w))
     inside = krylov_absolute_step(model.space, jnp.maximum(size, noise))
     stiffness = jnp.abs(model.down.curvature) + size
-    length = spectral.natural_length(context.params) * jnp.abs(model.down.curvature)
+    length = acceptance.first_radius(context.params) * jnp.abs(model.down.curvature)
     length = length / jnp.where(stiffness > 0, stiffness, 1)
     length = jnp.where(tree.vdot(model.down.direction, grad) > 0, -length, length)
     out = Step(
@@ -112,20 +113,18 @@ def _empty_krylov(params: Params, *, num_krylov: Any) -> Krylov:
     steps = max(min(int(num_krylov), tree.size(params)), 1)
     like = tree.zeros_like(params)
     shapes = jax.eval_shape(lambda g: _explore(lambda v: v, g, steps, 0.0, Context(g, 0, True)), like)
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    return jax.tree.map(tree.zeros_of, shapes)
 
 
 def _explore(product: Product, rhs: Params, num_steps: int, tol: Any, context: Context) -> Krylov:
     """The Krylov space of the gradient; where that leads nowhere, the lowest curvature about."""
     space = gltr(product, rhs, jnp.inf, tol=tol, num_steps=num_steps)
     w, c = space.eigenvalues, space.gradient_norm * space.eigenvectors[0]
-    eps, length = float(jnp.finfo(w.dtype).eps), spectral.natural_length(context.params)
+    eps, length = tree.coarsest_eps(context.params), acceptance.first_radius(context.params)
     short = tree.norm(c / modified_eigenvalues(w, eps)) <= eps**0.25 * length
-    needed = context.at_rest | (short & spectral.is_indefinite(w))
+    needed = context.at_rest | (short & spectral.is_indefinite(w, context.params))
     down = escape(product, rhs, num_steps=MAX_ESCAPE_PRODUCTS, needed=needed)
-    known = jnp.where(space.num_valid > 0, jnp.max(jnp.abs(w)), 0)
-    largest = jnp.maximum(known, jnp.maximum(jnp.abs(down.curvature), down.residual_norm))
-    return Krylov(space, down, down.curvature < -(eps**spectral.SIGNIFICANT) * largest)
+    return Krylov(space, down, down.negative)
 
 
 def _build_krylov(evaluation: Evaluation, rhs: Params, model: Krylov, context: Context) -> Built:
@@ -135,8 +134,8 @@ def _build_krylov(evaluation: Evaluation, rhs: Params, model: Krylov, context: C
     eta = jnp.where(before > 0, jnp.minimum(eta, ETA_MAX), ETA_MAX)
     num_steps = model.space.eigenvalues.shape[0]
     new = _explore(evaluation.product, rhs, num_steps, eta * norm, context)
-    indefinite = spectral.is_indefinite(new.space.eigenvalues) | new.leaves
-    return Built(new, indefinite, new.space.num_products + new.down.num_products)
+    indefinite = spectral.is_indefinite(new.space.eigenvalues, rhs)
+    return Built(new, indefinite | new.leaves, new.space.num_products + new.down.num_products)
 
 
 def _lowest(model: Spectrum | Krylov) -> Array:

@@ -7,34 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hesskit.core import tree
-from hesskit.linalg.cg import cg, power_of_two, widen
-
-N = 9
-MARKER = "bessel_i1e"
-
-
-def as_tree(x, dtype=jnp.float32, other=None):
-    """A vector of R^9 as a pytree with a () leaf; `other` is the dtype of one leaf."""
-    x = jnp.asarray(x)
-    leaves = {"w": x[:6].reshape(3, 2), "b": x[6], "c": x[7:]}
-    dtypes = {"w": dtype, "b": dtype, "c": other or dtype}
-    return {name: leaf.astype(dtypes[name]) for name, leaf in leaves.items()}
-
-
-def as_vector(x):
-    """The pytree as numpy float64."""
-    return np.concatenate([np.ravel(np.asarray(x[k], np.float64)) for k in ("w", "b", "c")])
-
-
-def as_product(matrix):
-    """v -> H v on the pytrees of `as_tree`."""
-
-    def product(v):
-        flat = jnp.concatenate([v["w"].reshape(-1), v["b"][None], v["c"]], dtype=matrix.dtype)
-        return tree.cast_like(as_tree(matrix @ flat, matrix.dtype), v)
-
-    return product
+from hesskit.linalg.cg import cg
+from tests.linalg.reference import (
+    N,
+    as_product,
+    as_tree,
+    as_vector,
+    check_lanes,
+    counting,
+    finite,
+    num_places,
+    poisoned,
+    problem,
+    spd,
+    stacked,
+)
 
 
 @jax.jit
@@ -49,20 +36,6 @@ def solve(matrix, b, tol, max_products, *, x0=None, inverse=None, needed=True):
         precondition=None if inverse is None else as_product(inverse),
         needed=needed,
     )
-
-
-def problem(seed):
-    rng = np.random.default_rng(seed)
-    a = rng.normal(size=(N, N))
-    return a @ a.T / 3 + np.eye(N), rng.normal(size=N)
-
-
-def spd(seed):
-    return problem(100 + seed)[0]
-
-
-def finite(result):
-    return all(bool(tree.all_finite(leaf)) for leaf in jax.tree.leaves(result))
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -190,11 +163,11 @@ def test_stops_at_max_products_and_where_not_needed():
 
     calls = []
 
-    def product(v):
-        jax.debug.callback(lambda: calls.append(1))
-        return as_product(matrix)(v)
-
-    run = jax.jit(lambda needed: cg(product, as_tree(b), tol=0.0, max_products=3, needed=needed))
+    run = jax.jit(
+        lambda needed: cg(
+            counting(calls, matrix), as_tree(b), tol=0.0, max_products=3, needed=needed
+        )
+    )
     jax.block_until_ready(run(False))
     jax.effects_barrier()
     assert calls == []
@@ -205,13 +178,10 @@ def test_stops_at_max_products_and_where_not_needed():
 
 @pytest.mark.parametrize("warm", [False, True])
 def test_product_is_called_at_one_place(warm):
-    def product(v):
-        return jax.tree.map(jax.lax.bessel_i1e, v)
+    def run(product, b):
+        return cg(product, b, tol=0.0, max_products=9, x0=b if warm else None)
 
-    jaxpr = jax.make_jaxpr(
-        lambda b: cg(product, b, tol=0.0, max_products=9, x0=b if warm else None)
-    )(jnp.ones(3))
-    assert str(jaxpr).count(MARKER) == 1
+    assert num_places(run, jnp.ones(3)) == 1
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -220,15 +190,9 @@ def test_product_is_called_at_one_place(warm):
 def test_a_product_that_is_not_finite_ends_at_the_last_finite_iterate(at, bad, warm):
     h, b = problem(2)
     matrix = jnp.asarray(h, jnp.float32)
-    count = iter(range(100))
-
-    def product(v):
-        hv = as_product(matrix)(v)
-        return tree.scale(bad, hv) if next(count) == at else hv
-
     x0 = as_tree(np.ones(N)) if warm else None
     with jax.disable_jit():
-        result = cg(product, as_tree(b), tol=0.0, max_products=9, x0=x0)
+        result = cg(poisoned(matrix, at, bad), as_tree(b), tol=0.0, max_products=9, x0=x0)
     expected = solve(matrix, as_tree(b), 0.0, at, x0=x0)
     assert result.num_products == at + 1
     np.testing.assert_allclose(as_vector(result.x), as_vector(expected.x), rtol=1e-5)
@@ -250,19 +214,14 @@ def test_lanes_equal_one_by_one(float64):
     problems = [problem(seed) for seed in range(5)]
     problems[1] = (np.eye(N), problems[1][1])
     problems[4] = (problems[4][0] - 2 * np.eye(N), problems[4][1])
-    h = jnp.asarray(np.stack([h for h, _ in problems]))
-    b = jax.vmap(lambda x: as_tree(x, jnp.float64))(jnp.asarray(np.stack([b for _, b in problems])))
+    h, b = stacked(problems)
     tol = jnp.array([1e-8, 1e-8, 1.0, 1e-8, 1e-8])
     needed = jnp.array([True, True, True, False, True])
 
     def run(h, b, tol, needed):
         return solve(h, b, tol, 30, needed=needed)
 
-    together = jax.vmap(run)(h, b, tol, needed)
-    for i in range(5):
-        alone = run(h[i], jax.tree.map(lambda a, i=i: a[i], b), tol[i], needed[i])
-        for one, other in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            np.testing.assert_allclose(one[i], other, rtol=1e-7, atol=1e-9)
+    together = check_lanes(run, h, b, tol, needed, rtol=1e-7, atol=1e-9)
     assert together.num_products[1] == 1
     assert together.negative_curvature[4]
     assert len(set(np.asarray(together.num_products).tolist())) > 2
@@ -297,21 +256,3 @@ def test_sharded_leaves_stay_sharded():
     compiled = run.lower(diagonal, b).compile()
     assert "all-gather" not in compiled.as_text()
     assert compiled(diagonal, b).x.sharding.is_equivalent_to(rows, 1)
-
-
-def test_power_of_two():
-    x = jnp.array([3.0, 4.0, 0.0, jnp.inf, jnp.nan, -1.0, 3e38, 1e-30])
-    unit = np.asarray(jax.vmap(power_of_two)(x))
-    np.testing.assert_array_equal(unit[:6], [2, 4, 1, 1, 1, 1])
-    assert np.all(np.isfinite(1 / unit))
-    assert np.all(np.frexp(unit)[0] == 0.5)
-
-
-def test_widen():
-    x = {
-        "half": jnp.ones(2, jnp.bfloat16),
-        "single": jnp.ones(()),
-        "complex": jnp.ones(1, jnp.complex64),
-    }
-    dtypes = jax.tree.map(jnp.result_type, widen(x))
-    assert dtypes == {"half": jnp.float32, "single": jnp.float32, "complex": jnp.complex64}

@@ -1,0 +1,235 @@
+"""What a step does to params, value and state: accepting, rejecting, meeting NaN."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hesskit.core.status import Status
+from tests.contracts.registry import ALL, DEFAULTS, GLOBALIZED, SCALED, UNNEGATED
+from tests.contracts.support import (
+    Moved,
+    all_finite,
+    assert_same,
+    bowl,
+    data,
+    minimum,
+    start,
+    stepper,
+    world,
+)
+
+each = pytest.mark.parametrize("case", ALL)
+each_globalized = pytest.mark.parametrize("case", GLOBALIZED)
+each_default = pytest.mark.parametrize("case", DEFAULTS)
+each_free = pytest.mark.parametrize("case", [*SCALED, *UNNEGATED])
+
+ULP = float(jnp.finfo(jnp.float32).eps)
+
+
+def run(case, abouts, params=None) -> list[Moved]:
+    """One step for each of `abouts`."""
+    opt, step = stepper(case)
+    params = start() if params is None else params
+    state, moves = opt.init(params), []
+    for about in abouts:
+        moves.append(step(params, state, about))
+        params, state = moves[-1].params, moves[-1].state
+    return moves
+
+
+def assert_zero(updates):
+    assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(updates))
+
+
+def sound(state) -> bool:
+    """Whether nothing that the next update reads is poisoned."""
+    return all_finite(state._replace(info=None))
+
+
+@each_globalized
+def test_never_an_increase_and_it_converges(case):
+    moves = run(case, [data()] * 40)
+    values = np.array([float(move.value) for move in moves])
+    floor = 10 * ULP * np.maximum(values[:-1], values[1:])
+    assert np.all(values[1:] <= values[:-1] + floor)
+    assert values[-1] < 1e-8
+    assert all(sound(move.state) for move in moves)
+
+
+@each_globalized
+def test_a_rejected_step_is_exact_zeros_and_the_curvature_is_kept(case):
+    wall = data(wall=1e-6, bump=1e6)
+    first, second, third = run(case, [wall, wall, wall])
+    for move in (first, second, third):
+        assert not move.state.info.accepted
+        assert move.state.info.step_norm == 0
+        assert_zero(move.updates)
+        assert_same(move.params, start())
+    assert first.state.info.num_products > 0
+    assert second.state.info.num_products == third.state.info.num_products == 0
+    assert second.state.info.num_values == second.state.info.num_grads == 1
+    assert first.state.info.num_values == first.state.info.num_grads == 2
+    assert_same(second.state.grad, first.state.grad)
+
+
+@each_globalized
+def test_a_new_batch_after_a_rejection_is_evaluated_anew(case):
+    wall, other = data(wall=1e-6, bump=1e6), data(shift=0.1)
+    _, second = run(case, [wall, other])
+    assert second.state.info.num_products > 0
+    expected = run(case, [other])[0]
+    if "radius" not in case.kwargs and float(second.state.info.ratio) > 0.99:
+        assert_same(second.state.level, expected.state.level)
+    fresh = jax.grad(world)(start(), other)
+    assert all_finite(fresh)
+    assert second.state.level < second.value
+
+
+@each_globalized
+def test_state_holds_value_and_gradient_of_the_new_params(case):
+    gradient = jax.jit(jax.value_and_grad(world))
+    for move in run(case, [data()] * 5):
+        value, grad = gradient(move.params, data())
+        np.testing.assert_allclose(optax.tree.get(move.state, "value"), value, rtol=1e-5)
+        for a, b in zip(
+            jax.tree.leaves(optax.tree.get(move.state, "grad")), jax.tree.leaves(grad), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@each
+@pytest.mark.parametrize("bump", [np.nan, np.inf, -np.inf], ids=str)
+def test_a_start_that_is_not_finite_poisons_nothing(case, bump):
+    """A batch of NaN, then good ones: the run is that of the good ones alone."""
+    bad, good = data(wall=-1.0, bump=bump), data()
+    hit, *rest = run(case, [bad, good, good])
+    assert_zero(hit.updates)
+    assert_same(hit.params, start())
+    assert hit.state.info.status == Status.NONFINITE_START
+    assert not hit.state.info.accepted
+    plain = run(case, [good, good])
+    for after, alone in zip(rest, plain, strict=True):
+        assert_same(after.params, alone.params)
+        assert after.state.info.status == alone.state.info.status
+
+
+@each
+def test_a_bad_batch_amid_a_run_changes_nothing(case):
+    bad, good = data(wall=-1.0, bump=np.nan), data()
+    *_, last, hit, after = run(case, [good, good, bad, good])
+    assert_zero(hit.updates)
+    assert_same(hit.params, last.params)
+    alone = run(case, [good, good, good])[-1]
+    for a, b in zip(jax.tree.leaves(after.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@each_globalized
+def test_trials_that_are_not_finite_are_rejected_until_one_is(case):
+    """NaN beyond 0.01 of the start; then the wall falls and the run converges."""
+    wall = data(wall=0.01, bump=np.nan)
+    moves = run(case, [wall] * 12 + [data()] * 40)
+    first = moves[0]
+    assert not first.state.info.accepted
+    assert_zero(first.updates)
+    assert any(bool(move.state.info.accepted) for move in moves[1:12])
+    assert all(sound(move.state) for move in moves)
+    assert moves[-1].value < 1e-8
+
+
+@each
+def test_a_zero_gradient_gives_a_zero_update(case):
+    moves = run(case, [data()] * 3, minimum())
+    for move in moves:
+        assert_zero(move.updates)
+        assert_same(move.params, minimum())
+        assert all_finite(move.state.model)
+    assert moves[0].state.info.status == Status.GRADIENT_TOL
+    later = run(case, [data()] * 2 + [data(shift=0.25)] * 12, minimum())
+    assert later[-1].value < 0.5 * later[2].value
+
+
+@each_free
+def test_without_judgement_the_value_is_unknown_after_a_step(case):
+    (move,) = run(case, [data()])
+    assert move.state.value == jnp.inf
+    assert move.state.info.num_values == 1
+    assert sound(move.state._replace(value=jnp.zeros(())))
+
+
+@each_default
+def test_the_trial_is_bitwise_at_apply_updates(case):
+    """The value of `reveal` is its parameter, so the state says where the trial was."""
+
+    def reveal(x):
+        model = (x - 3.0) ** 2 / 2 + jnp.cos(x)
+        return x + (model - jax.lax.stop_gradient(model))
+
+    opt = case.make()
+
+    @jax.jit
+    @jax.vmap
+    def step(x):
+        grad = jax.grad(reveal)(x)
+        updates, state = opt.update(grad, opt.init(x), x, value_fn=reveal)
+        return optax.apply_updates(x, updates), state.value, state.info.accepted
+
+    new, value, accepted = step(jnp.linspace(6.0, 20.0, 64))
+    assert accepted.sum() > 20
+    np.testing.assert_array_equal(new[accepted], value[accepted])
+
+
+@each_globalized
+def test_value_and_grad_are_recycled(case):
+    """The documented loop: optax hands back what the state holds."""
+    opt = case.make()
+    value_and_grad = optax.value_and_grad_from_state(bowl)
+
+    def step(carry):
+        params, state = carry
+        value, grad = value_and_grad(params, state=state)
+        updates, state = opt.update(
+            grad, state, params, value=value, grad=grad, value_fn=bowl
+        )
+        return optax.apply_updates(params, updates), state
+
+    def going(carry):
+        _, state = carry
+        count, grad = optax.tree.get(state, "count"), optax.tree.get(state, "grad")
+        return (count == 0) | ((count < 100) & (optax.tree.norm(grad) > 1e-3))
+
+    run = jax.jit(lambda carry: jax.lax.while_loop(going, step, carry))
+    params, state = run((start(), opt.init(start())))
+    assert optax.tree.get(state, "count") < 60
+    assert bowl(params) < 1e-6
+    value, grad = jax.jit(functools.partial(value_and_grad, state=state))(params)
+    assert_same(value, state.value)
+    assert_same(grad, state.grad)
+
+
+@each_globalized
+@pytest.mark.parametrize(
+    "upstream",
+    [optax.clip_by_global_norm(0.1), optax.scale(-1.0), optax.clip(0.5), optax.set_to_zero()],
+    ids=["clipped", "turned uphill", "clipped by entry", "zeroed"],
+)
+def test_an_upstream_transform_keeps_descent(case, upstream):
+    about = data()
+    loss = functools.partial(world, about=about)
+    opt = optax.chain(upstream, case.make())
+
+    def body(carry, _):
+        params, state = carry
+        value, grad = jax.value_and_grad(loss)(params)
+        updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        return (optax.apply_updates(params, updates), state), value
+
+    carry = start(), opt.init(start())
+    _, values = jax.jit(lambda c: jax.lax.scan(body, c, length=40))(carry)
+    floor = 10 * ULP * values[:-1]
+    assert jnp.all(values[1:] <= values[:-1] + floor)
+    assert values[-1] < 0.9 * values[0]
