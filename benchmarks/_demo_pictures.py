@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from _demo_problems import Problem
-from _demo_runs import WEIGHTS, Run
+from _demo_runs import WEIGHTS, Run, tolerance
+from matplotlib.lines import Line2D
+
+matplotlib.use("Agg")  # needs no screen
 
 # Okabe & Ito's colors, told apart by color-blind readers; line and marker tell them apart in gray.
 STYLES = {
@@ -41,46 +44,55 @@ def lowest(runs: list[Run]) -> float:
     return min(np.nanmin(run.trace.value) for run in runs)
 
 
-def _bottom(values: list[np.ndarray]) -> float:
-    """Where an exact zero is drawn on a logarithmic axis: a decade below all else."""
-    positive = np.concatenate([v[v > 0] for v in values])
-    return 10.0 ** np.floor(np.log10(positive.min()) - 0.5)
+def _bottom(curves: list[np.ndarray], rounding: float) -> float:
+    """Where zero is drawn on a logarithmic axis: the rounding, or a decade below all else."""
+    positive = np.concatenate([curve[curve > 0] for curve in curves])
+    return max(rounding, 10.0 ** np.floor(np.log10(positive.min()) - 0.5))
+
+
+def _draw(axes, runs: list[Run], curves: list[np.ndarray], bottom: float) -> None:
+    """A row of two panels: against work and against time."""
+    for run, curve in zip(runs, curves, strict=True):
+        work, style = run.trace.work, _style(run)
+        shown = np.maximum(curve, bottom)
+        for ax, x in zip(axes, (work, 1e3 * run.seconds * work / work[-1]), strict=True):
+            ax.plot(x, shown, markevery=_spread(work), label=run.method, **style)
+            ax.plot(x[-1], shown[-1], "o", ms=10, mfc="none", mec=style["color"], zorder=3)
+    for ax in axes:
+        ax.set(xscale="log", yscale="log")
+        ax.grid(which="major", color="0.88", linewidth=0.6)
+        ax.tick_params(labelleft=True, labelbottom=True)
+        if any((curve <= bottom).any() for curve in curves):
+            ax.axhline(bottom, color="0.5", linewidth=0.8, zorder=1)
 
 
 def convergence(problem: Problem, runs: list[Run], folder: Path) -> Path:
-    """Value gap and gradient norm against work and seconds: `folder/NAME.png`."""
+    """Value gap and gradient norm, best so far, against work and time: `folder/NAME.png`."""
+    dtype = jax.tree.leaves(problem.start)[0].dtype
     best = lowest(runs)
-    rows = (
-        ("value − best value found", [run.trace.value - best for run in runs]),
-        ("gradient norm", [run.trace.grad_norm for run in runs]),
-    )
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7.6), sharex="col", sharey="row")
-    for row, (label, curves) in enumerate(rows):
-        bottom = _bottom(curves)
-        has_zero = any((curve <= 0).any() for curve in curves)
-        for run, curve in zip(runs, curves, strict=True):
-            seconds = run.trace.work * (run.seconds / run.trace.work[-1])
-            shown, marks = np.maximum(curve, bottom), _spread(run.trace.work)
-            for column, x in enumerate((run.trace.work, 1e3 * seconds)):
-                axes[row, column].plot(
-                    x, shown, markevery=marks, label=run.method, **_style(run), zorder=2
-                )
-                axes[row, column].plot(  # where it ended: a ring
-                    x[-1], shown[-1], "o", ms=10, mfc="none", mec=_style(run)["color"], zorder=3
-                )
-        for ax in axes[row]:
-            ax.set(xscale="log", yscale="log")
-            ax.grid(which="major", color="0.88", linewidth=0.6)
-            ax.tick_params(labelleft=True, labelbottom=True)
-            if has_zero:
-                ax.axhline(bottom, color="0.6", linewidth=0.8, zorder=1)
-        word = f"\n(bottom line: {'the best itself' if row == 0 else 'exactly 0'})"
-        axes[row, 0].set_ylabel(label + (word if has_zero else ""))
+    gaps = [np.fmin.accumulate(run.trace.value) - best for run in runs]
+    norms = [np.fmin.accumulate(run.trace.grad_norm) for run in runs]
+    figure, axes = plt.subplots(2, 2, figsize=(10, 8), sharex="col", sharey="row")
+    _draw(axes[0], runs, gaps, _bottom(gaps, float(np.finfo(dtype).eps) * abs(best)))
+    _draw(axes[1], runs, norms, _bottom(norms, 0.0))
+    for ax in axes[1]:
+        ax.axhline(tolerance(dtype) * (1 + abs(best)), color="0.4", lw=0.9, ls=(0, (6, 3)))
+    zero = f"bottom line: no more than rounding in {dtype}" if best else "bottom line: 0"
+    axes[0, 0].set_ylabel(f"lowest value so far − best of all methods\n({zero})")
+    axes[1, 0].set_ylabel("smallest gradient norm so far\n(dashed: the tolerance)")
     axes[1, 0].set_xlabel(f"work\n({WEIGHTS})")
     axes[1, 1].set_xlabel("time after compilation [ms]\n(of the whole run, shared out by work)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.suptitle(problem.title + f"; {problem.size} parameters", fontsize=13)
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    handles.append(Line2D([], [], marker="o", ms=10, mfc="none", mec="0.3", ls="none"))
+    figure.suptitle(f"{problem.title}; {problem.size} parameters; {dtype}", fontsize=13)
+    figure.legend(
+        handles,
+        [*labels, "where it stopped"],
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        handlelength=3,
+    )
     figure.set_layout_engine("constrained")
     path = folder / f"{problem.name}.png"
     figure.savefig(path, dpi=DPI)
@@ -90,36 +102,28 @@ def convergence(problem: Problem, runs: list[Run], folder: Path) -> Path:
 
 def paths(problem: Problem, runs: list[Run], folder: Path) -> Path:
     """The way of every method over the contours of a 2-D problem, a panel each."""
-    x, y = np.meshgrid(np.linspace(-1.8, 1.8, 241), np.linspace(-0.9, 2.1, 201))
-    height = np.asarray(_on_grid(problem, x, y))
-    columns = 4
-    figure, axes = plt.subplots(
-        -(-len(runs) // columns), columns, figsize=(12, 5.6), sharex=True, sharey=True
-    )
-    levels = np.geomspace(0.1, 2000, 14)
-    for ax, run in zip(axes.flat, runs, strict=False):
-        ax.contour(x, y, height, levels=levels, colors="0.78", linewidths=0.7)
-        style = _style(run) | {"marker": "o", "markersize": 3, "linestyle": "-", "lw": 1.1}
-        ax.plot(*run.trace.path.T, **style)
-        ax.plot(*run.trace.path[0], "ks", ms=7, mfc="none", label="start")
+    x, y = np.linspace(-1.7, 1.7, 341), np.linspace(-0.7, 1.9, 261)
+    grid = jnp.stack(jnp.meshgrid(x, y), axis=-1)
+    height = np.asarray(jax.vmap(jax.vmap(problem.fn))(grid))
+    levels = np.geomspace(0.3, 1000, 8)
+    figure, axes = plt.subplots(2, 4, figsize=(12, 6), sharex=True, sharey=True)
+    for ax, run in zip(axes.flat, runs, strict=True):
+        ax.contour(x, y, height, levels=levels, colors="0.75", linewidths=0.7)
+        dots = 3.5 if len(run.trace.path) < 100 else 1.5
+        ax.plot(*run.trace.path.T, "o-", ms=dots, lw=1, color=_style(run)["color"])
+        ax.plot(*run.trace.path[0], "ks", ms=8, mfc="none", label="start")
         ax.plot(1, 1, "k*", ms=13, mfc="white", label="minimum", zorder=3)
-        ax.set_title(f"{run.method}: {run.num_steps} steps", fontsize=10)
-        ax.set(xlim=(-1.8, 1.8), ylim=(-0.9, 2.1))
-    for ax in axes.flat[len(runs) :]:
-        ax.set_visible(False)
-    for ax in axes[-1]:
-        ax.set_xlabel("$x_1$")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("$x_2$")
+        ax.set_title(f"{run.method}: {run.num_steps} steps", fontsize=11)
+        ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    figure.supxlabel("$x_1$")
+    figure.supylabel("$x_2$")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.suptitle(problem.title + ": the points that each method kept", fontsize=13)
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    handles.append(Line2D([], [], color="0.75", linewidth=0.9))
+    labels.append("levels of the value, 0.3 to 1000, a factor of 3.2 apart")
+    figure.suptitle(problem.title + ": every point that each method kept", fontsize=13)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.set_layout_engine("constrained")
     path = folder / f"{problem.name}_paths.png"
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
     return path
-
-
-def _on_grid(problem: Problem, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.vectorize(lambda a, b: 100 * (b - a * a) ** 2 + (1 - a) ** 2)(x, y)

@@ -32,11 +32,15 @@ WEIGHTS = "1 per value, 2 per gradient, 4 per Hessian product, 2n per dense Hess
 
 
 class Trace(NamedTuple):
-    """One row a step, the start first: floats, and the path (rows, n) where it is asked for."""
+    """One row a step, the start first: floats, and the path (rows, n) where it is asked for.
+
+    `work`, by WEIGHTS, is what was spent until value and gradient of the row were known; its last
+    entry, and that of `value` and `grad_norm`, is the end of the run.
+    """
 
     value: np.ndarray
     grad_norm: np.ndarray
-    work: np.ndarray  # cumulative, by WEIGHTS
+    work: np.ndarray
     path: np.ndarray | None
 
 
@@ -100,35 +104,40 @@ def _hesskit(name: str, optimizer: Any, *, dense: bool) -> Method:
             )
 
         result, seconds, compile_seconds = _measured(solve, problem.start, problem.args)
-        history, num_products = result.history, int(result.num_products)
-        rows = slice(int(history.length))
-        # The history has no products. A model is built at each accepted point: n of them if it
-        # is dense, which makes this exact; else their total is spread evenly.
-        built = np.cumsum(np.asarray(history.accepted[rows]))
-        products = np.round(num_products * built / built[-1])
-        values = np.asarray(history.num_values[rows])
-        work = 3 * values + (2 if dense else 4) * products
-        path = np.asarray(history.params[rows]) if problem.draws_paths else None
         return Run(
             method=name,
             status=Status(int(result.status)).name,
             num_steps=int(result.num_steps),
             num_values=int(result.num_values),
             num_grads=int(result.num_grads),
-            num_products=num_products,
+            num_products=int(result.num_products),
             seconds=seconds,
             compile_seconds=compile_seconds,
             value=float(result.value),
             grad_norm=float(result.grad_norm),
-            trace=Trace(
-                np.asarray(history.value[rows], float),
-                np.asarray(history.grad_norm[rows], float),
-                work,
-                path,
-            ),
+            trace=_trace(result, product_weight=2 if dense else 4),
         )
 
     return run
+
+
+def _trace(result: hesskit.Result, *, product_weight: int) -> Trace:
+    """The history with its work.
+
+    A history has no products. A model is built at each kept point, the last one included, where it
+    proves the curvature: n products if it is dense, which makes this exact; else their total is
+    spread evenly over the models.
+    """
+    history = result.history
+    rows = np.append(np.arange(int(history.length)), int(history.length) - 1)
+    models = np.cumsum(np.asarray(history.accepted[: rows.size - 1]))
+    products = int(result.num_products) * np.append(0, models) / models[-1]
+    return Trace(
+        value=np.asarray(history.value, float)[rows],
+        grad_norm=np.asarray(history.grad_norm, float)[rows],
+        work=3 * np.asarray(history.num_values)[rows] + product_weight * products,
+        path=None if history.params is None else np.asarray(history.params)[rows],
+    )
 
 
 # ---- optax -----------------------------------------------------------------------------------
@@ -273,19 +282,16 @@ def _run_adam(problem: Problem) -> Run:
     compiled = jax.jit(_adam(problem)).lower(*inputs, jnp.asarray(RATES[0])).compile()
     compile_seconds = time.perf_counter() - begin
 
-    def summed_up(record, rate, seconds):
+    def tried(rate):
+        record, seconds = _timed(compiled, *inputs, jnp.asarray(rate))
         name = f"optax.adam({rate:g})"
         return _summed_up(name, record, problem.adam_steps, seconds, compile_seconds)
 
     def rank(run):
         rested = run.status == Status.GRADIENT_TOL.name
-        value = run.value if np.isfinite(run.value) else np.inf
-        return (not rested, run.num_values if rested else value)
+        return (not rested, run.num_values if rested else np.nan_to_num(run.value, nan=np.inf))
 
-    tries = [(summed_up(compiled(*inputs, jnp.asarray(r)), r, 0.0), r) for r in RATES]
-    rate = min(tries, key=lambda pair: rank(pair[0]))[1]
-    record, seconds = _timed(compiled, *inputs, jnp.asarray(rate))
-    return summed_up(record, rate, seconds)
+    return min((tried(rate) for rate in RATES), key=rank)
 
 
 def methods(problem: Problem) -> list[Method]:

@@ -195,6 +195,35 @@ def summarize(runs: list[dict], reference: list[dict]) -> dict:
     }
 
 
+def perturbed_counts(runs: list[dict]) -> dict[str, dict]:
+    """Of the perturbed starts of each problem: how many there are, and how many did what."""
+    keys = ("stationary", "reached_global", "reached_published", "false_success")
+    counts: dict[str, dict] = {}
+    for run in runs:
+        if run["seed"] is not None:
+            entry = counts.setdefault(run["problem"], {"runs": 0, **dict.fromkeys(keys, 0)})
+            entry["runs"] += 1
+            for key in keys:
+                entry[key] += bool(run[key])
+    return counts
+
+
+def to_json(answer) -> str:
+    """Strict JSON, a line for each innermost entry: six digits, null for what is not finite."""
+
+    def plain(item):
+        if isinstance(item, dict):
+            return {key: plain(value) for key, value in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [plain(value) for value in item]
+        if isinstance(item, (float, np.floating)):
+            return float(f"{item:.6g}") if np.isfinite(item) else None
+        return bool(item) if isinstance(item, np.bool_) else item
+
+    text = json.dumps(plain(answer), allow_nan=False)
+    return text.replace("}, {", "},\n{").replace('}, "', '},\n"')
+
+
 COLUMNS = (  # heading, key, format
     ("stationary %", "stationary", ".1f"),
     ("global %", "global", ".1f"),
@@ -290,15 +319,15 @@ def main(argv: list[str] | None = None) -> dict:
     answer = {
         "dtype": arguments.dtype,
         "jax": jax.__version__,
-        "problems": [p.name for p in problems],
         "seeds": arguments.seeds,
         "large_seeds": arguments.large_seeds,
         "summary": summaries,
-        "runs": runs,
+        "runs": {name: [r for r in runs[name] if r["seed"] is None] for name in names},
+        "perturbed": {name: perturbed_counts(runs[name]) for name in names},
     }
     output = arguments.output or RESULTS / f"convergence_{arguments.dtype}.json"
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(answer, indent=1, default=float) + "\n")
+    output.write_text(to_json(answer) + "\n")
     return answer
 
 

@@ -44,6 +44,10 @@ def header() -> str:
     return _line([title for title, _ in COLUMNS], "status")
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}" if seconds < 0.01 else f"{1e3 * seconds:.0f}"
+
+
 def row(run: Run) -> str:
     """One line of a table."""
     counts = (run.num_steps, run.num_values, run.num_grads, run.num_products)
@@ -51,7 +55,7 @@ def row(run: Run) -> str:
         run.method,
         *(str(count) for count in counts),
         f"{run.trace.work[-1]:.0f}",
-        f"{1e3 * run.seconds:.2f}",
+        _milliseconds(run.seconds),
         f"{run.compile_seconds:.1f}",
         f"{run.value:.7g}",
         f"{run.grad_norm:.1e}",
@@ -71,11 +75,11 @@ def summary(problem: Problem, runs: list[Run]) -> str:
             seconds[run.method] = run.seconds * work[run.method] / run.trace.work[-1]
     least, fastest = min(work, key=work.get), min(seconds, key=seconds.get)
     text = (
-        f"To within {goal:.0e} of the best value, {best:.7g}: least work {least} "
-        f"({work[least]:.0f}), fastest {fastest} ({1e3 * seconds[fastest]:.2g} ms)"
+        f"Within {goal:.0e} of the best value, {best:.7g}: least work {least} "
+        f"({work[least]:.0f}), fastest {fastest} ({_milliseconds(seconds[fastest])} ms)"
     )
     failed = [run.method for run in runs if run.method not in work]
-    return text + (f"; not reached by {', '.join(failed)}." if failed else "; all arrived.")
+    return text + (f"; not {', '.join(failed)}." if failed else "; all arrive.")
 
 
 def solve(problem: Problem, folder: Path) -> list[Path]:

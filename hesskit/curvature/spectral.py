@@ -97,7 +97,9 @@ def build(
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)
-    return Built(Spectrum(w, q, c, diagonal), is_indefinite(w, context.params), jnp.asarray(n, jnp.int32))
+    return Built(
+        Spectrum(w, q, c, diagonal), is_indefinite(w, context.params), jnp.asarray(n, jnp.int32)
+    )
 
 
 def to_step(

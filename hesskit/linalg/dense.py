@@ -45,7 +45,7 @@ def dense(product: Product, params: Params, *, chunk_size: int | None = None) ->
         starts = jnp.minimum(jnp.arange(num_chunks, dtype=jnp.int32) * width, n - width)
 
         def write(i: Array, matrix: Array) -> Array:
-            return jax.lax.dynamic_update_slice(matrix, rows(starts[i]), (starts[i], 0))
+            return jax.lax.dynamic_update_slice_in_dim(matrix, rows(starts[i]), starts[i], axis=0)
 
         matrix = jax.lax.fori_loop(0, num_chunks, write, jnp.zeros((n, n), dtype))
     return (matrix + matrix.T) / 2

@@ -73,8 +73,8 @@ class _Direction(NamedTuple):
 
 
 def _empty(params: Params) -> Line:
-    zero = tree.zeros_like(params)
-    return Line(zero, tree.zeros_like(params), jnp.zeros((), bool), jnp.zeros((), bool))
+    p, hp = tree.zeros_like(params), tree.zeros_like(params)
+    return Line(p, hp, jnp.zeros((), bool), jnp.zeros((), bool))
 
 
 def _spectrum(matrix: Array, b: Array) -> Spectrum:
@@ -151,12 +151,9 @@ def _build_line(
     p, modified, indefinite, stays = DIRECTIONS[modification](matrix, b, context)
     slope, bend = jnp.sum(g * p), jnp.sum(p * (matrix @ p))
     falls = jnp.all(jnp.isfinite(p)) & (slope <= 0) & (slope + bend / 2 < 0)
-    p = jnp.where(falls, p, _cauchy(matrix, g, context))
-    p = jnp.where(stays, 0, p)
-    like = context.params
-    line = Line(
-        tree.unravel(p, like), tree.unravel(matrix @ p, like), modified | ~falls | ~finite, stays
-    )
+    p = jnp.where(stays, 0, jnp.where(falls, p, _cauchy(matrix, g, context)))
+    p, hp = (tree.unravel(x, context.params) for x in (p, matrix @ p))
+    line = Line(p, hp, modified | ~falls | ~finite, stays)
     return Built(line, indefinite, jnp.asarray(g.shape[0], jnp.int32))
 
 
@@ -222,8 +219,8 @@ def newton(
     backtracking line search of one trial per update, starting at 1. A rejected trial is a zero
     update; f never increases.
 
-    With `learning_rate=1.0` it is the textbook method: s = -H^{-1} g, never judged. It converges
-    quadratically to whatever critical point is near, saddles and maxima too.
+    With `learning_rate=1.0` it is the textbook step, never judged, which converges quadratically to
+    whatever critical point is near, saddles and maxima too.
 
     Args:
       learning_rate: None for the safeguarded method. A number or schedule multiplies the step,
@@ -249,7 +246,7 @@ def newton(
     For mini-batches: no (the line search compares values; the Hessian of a batch is noisy).
 
     Cost of an update in gradients: 2n for the Hessian, and 2; a rejected one 1.5 with `value`
-    passed on. Memory n^2 during an update, 2n in the state.
+    passed on. Memory n^2, but 2n in the state.
 
     Example:
       >>> import jax.numpy as jnp
@@ -299,6 +296,4 @@ def scale_by_newton(
       Nocedal & Wright (2006), Numerical Optimization, section 3.3.
     """
     rule = _rule(modification, chunk_size, judged=False)
-    return _build.build(
-        rule, name="scale_by_newton", learning_rate=1.0, has_aux=has_aux, sign=-1.0
-    )
+    return _build.build(rule, name="scale_by_newton", learning_rate=1.0, has_aux=has_aux, sign=-1.0)

@@ -119,7 +119,7 @@ def _build_plane(
         product, rhs, radius, tol=eta * grad_norm, max_products=limit, precondition=precondition
     )
     down = escape(product, rhs, num_steps=max_escape_products, needed=context.at_rest)
-    leaves = context.at_rest & down.negative
+    leaves, zero = context.at_rest & down.negative, jnp.zeros_like(radius)
     sign = jnp.where(tree.vdot(down.direction, evaluation.grad) > 0, -radius, radius)
     plane = Plane(
         step=tree.where(leaves, tree.scale(sign, down.direction), found.step),
@@ -128,7 +128,7 @@ def _build_plane(
         ),
         first=found.first_direction,
         first_product=found.first_product,
-        metric=found.metric,
+        metric=tree.where(leaves, PairMetric(radius, zero, zero), found.metric),
         norm=jnp.where(leaves, radius, found.step_norm),
         on_boundary=found.on_boundary | leaves,
         grad_norm=grad_norm,
@@ -261,7 +261,8 @@ def scale_by_newton_cg(
 ) -> Transformation:
     r"""The step of Newton-CG with its sign changed, for chains.
 
-    `newton_cg(learning_rate=lr)` is `optax.chain(scale_by_newton_cg(), scale_by_learning_rate(lr))`.
+    `newton_cg(learning_rate=lr)` is
+    `optax.chain(scale_by_newton_cg(), scale_by_learning_rate(lr))`.
 
     Args:
       radius: as in `newton_cg`; it stays what it was at first.

@@ -11,8 +11,8 @@ lambda grows.
 
 With `num_krylov` = k, (1) is taken in the Krylov space of g: k Lanczos steps give Q'HQ = T, and
 s = -Q (|T| + lambda)^{-1} Q'g; nothing n x n exists. After a rejection the same T serves, and no
-product is spent. Where T is positive definite Lanczos stops at |g + Hs| <= eta |g|, with the forcing
-term eta = 0.9 (|g| / |g_previous|)^2, at most 0.5 (Eisenstat & Walker 1996, choice 2).
+product is spent. Where T is positive definite Lanczos stops at |g + Hs| <= eta |g|, with the
+forcing term eta = 0.9 (|g| / |g_previous|)^2, at most 0.5 (Eisenstat & Walker 1996, choice 2).
 
 Source: Dauphin et al. (2014), "Identifying and attacking the saddle point problem in
 high-dimensional non-convex optimization"; lambda as in damped_newton.py.
@@ -111,8 +111,12 @@ def _empty_krylov(params: Params, *, num_krylov: Any) -> Krylov:
             "optax.inject_hyperparams pass static_args=('num_krylov',)"
         )
     steps = max(min(int(num_krylov), tree.size(params)), 1)
-    like = tree.zeros_like(params)
-    shapes = jax.eval_shape(lambda g: _explore(lambda v: v, g, steps, 0.0, Context(g, 0, True)), like)
+
+    def explore(g: Params) -> Krylov:
+        zero = jnp.zeros((), tree.result_dtype(g))
+        return _explore(lambda v: v, g, steps, zero, Context(g, zero, zero > 0))
+
+    shapes = jax.eval_shape(explore, tree.zeros_like(params))
     return jax.tree.map(tree.zeros_of, shapes)
 
 
@@ -171,9 +175,7 @@ def _rule(damping: Any, num_krylov: Any, chunk_size: int | None) -> Rule:
     dense = num_krylov is None
     return Rule(
         info=SaddleFreeNewtonInfo,
-        empty=spectral.empty
-        if dense
-        else functools.partial(_empty_krylov, num_krylov=num_krylov),
+        empty=spectral.empty if dense else functools.partial(_empty_krylov, num_krylov=num_krylov),
         build=functools.partial(spectral.build, chunk_size=chunk_size) if dense else _build_krylov,
         solve=_solve_dense if dense else _solve_krylov,
         adapt=_adapt,

@@ -12,6 +12,7 @@ from hesskit.core.status import Status
 from tests.contracts.registry import ALL, DEFAULTS, GLOBALIZED, SCALED, UNNEGATED
 from tests.contracts.support import (
     Moved,
+    advance,
     all_finite,
     assert_same,
     bowl,
@@ -81,11 +82,8 @@ def test_a_new_batch_after_a_rejection_is_evaluated_anew(case):
     wall, other = data(wall=1e-6, bump=1e6), data(shift=0.1)
     _, second = run(case, [wall, other])
     assert second.state.info.num_products > 0
-    expected = run(case, [other])[0]
-    if "radius" not in case.kwargs and float(second.state.info.ratio) > 0.99:
-        assert_same(second.state.level, expected.state.level)
-    fresh = jax.grad(world)(start(), other)
-    assert all_finite(fresh)
+    assert second.state.info.num_values == 2
+    assert second.state.info.value_mismatch == 0
     assert second.state.level < second.value
 
 
@@ -149,8 +147,13 @@ def test_a_zero_gradient_gives_a_zero_update(case):
         assert_same(move.params, minimum())
         assert all_finite(move.state.model)
     assert moves[0].state.info.status == Status.GRADIENT_TOL
-    later = run(case, [data()] * 2 + [data(shift=0.25)] * 12, minimum())
-    assert later[-1].value < 0.5 * later[2].value
+
+
+@each_globalized
+def test_a_run_goes_on_from_a_zero_gradient_with_other_data(case):
+    """Steps of zero length leave the region as it was."""
+    moves = run(case, [data()] * 3 + [data(shift=0.25)] * 12, minimum())
+    assert moves[-1].value < 0.5 * moves[3].value
 
 
 @each_free
@@ -211,25 +214,44 @@ def test_value_and_grad_are_recycled(case):
     assert_same(grad, state.grad)
 
 
-@each_globalized
-@pytest.mark.parametrize(
-    "upstream",
-    [optax.clip_by_global_norm(0.1), optax.scale(-1.0), optax.clip(0.5), optax.set_to_zero()],
-    ids=["clipped", "turned uphill", "clipped by entry", "zeroed"],
-)
-def test_an_upstream_transform_keeps_descent(case, upstream):
-    about = data()
-    loss = functools.partial(world, about=about)
-    opt = optax.chain(upstream, case.make())
+_UPSTREAM = {}
 
-    def body(carry, _):
+
+def upstream_run(case):
+    """`run(factor)`: values of 40 steps whose `updates` are `factor` times the gradient."""
+    opt = case.make()
+
+    def body(factor, carry, _):
         params, state = carry
-        value, grad = jax.value_and_grad(loss)(params)
-        updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=loss)
+        value, grad = jax.value_and_grad(bowl)(params)
+        updates = optax.tree.scale(factor, grad)
+        updates, state = opt.update(updates, state, params, value=value, grad=grad, value_fn=bowl)
         return (optax.apply_updates(params, updates), state), value
 
-    carry = start(), opt.init(start())
-    _, values = jax.jit(lambda c: jax.lax.scan(body, c, length=40))(carry)
-    floor = 10 * ULP * values[:-1]
-    assert jnp.all(values[1:] <= values[:-1] + floor)
+    def run(factor):
+        step = functools.partial(body, factor)
+        return jax.lax.scan(step, (start(), opt.init(start())), length=40)[1]
+
+    if case.name not in _UPSTREAM:
+        _UPSTREAM[case.name] = jax.jit(run)
+    return _UPSTREAM[case.name]
+
+
+@each_default
+@pytest.mark.parametrize("factor", [1e-3, -1.0, 0.0, np.nan, 1e3], ids=str)
+def test_what_comes_from_upstream_never_leads_uphill(case, factor):
+    values = upstream_run(case)(jnp.full((), factor, jnp.float32))
+    assert jnp.all(values[1:] <= values[:-1] * (1 + 10 * ULP))
+    assert values[-1] < 0.9 * values[0]
+
+
+@each_default
+def test_clipping_upstream_keeps_descent(case):
+    opt = optax.chain(optax.clip_by_global_norm(0.1), case.make())
+    params, state, values = start(), opt.init(start()), []
+    step = jax.jit(functools.partial(advance, opt, world))
+    for _ in range(30):
+        params, state, _, value = step(params, state, data())
+        values.append(float(value))
+    assert all(new <= old * (1 + 10 * ULP) for old, new in zip(values, values[1:], strict=False))
     assert values[-1] < 0.9 * values[0]

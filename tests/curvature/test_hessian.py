@@ -75,7 +75,7 @@ def test_a_function_with_a_reverse_rule_alone(float64):
 def test_complex_products_are_those_of_r_2n(float64):
     z, v = jnp.array([1 + 2j, -0.5j]), jnp.array([0.3 - 1j, 2 + 0j])
     fn = lambda z: jnp.sum(jnp.abs(z) ** 4) + jnp.real(z[0] * z[1] ** 2)
-    real = lambda x: fn(x[:2] + 1j * x[2:])
+    real = lambda x: fn(jax.lax.complex(x[:2], x[2:]))
     split = lambda z: jnp.concatenate([z.real, z.imag])
     expected = jax.hessian(real)(split(z)) @ split(v)
     np.testing.assert_allclose(split(hesskit.hvp(fn, z, v)), expected, rtol=1e-13)

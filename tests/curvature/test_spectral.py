@@ -90,7 +90,7 @@ def test_a_hessian_that_is_not_finite_becomes_the_identity():
     ],
 )
 def test_negative_curvature_is_told_from_rounding(eigenvalues: list[float], negative: bool):
-    assert bool(spectral.is_indefinite(jnp.array(eigenvalues))) is negative
+    assert bool(spectral.is_indefinite(jnp.array(eigenvalues), jnp.ones(2))) is negative
 
 
 def test_empty_has_the_shapes_of_a_build():
