@@ -78,7 +78,7 @@ def convergence(problem: Problem, runs: list[Run], folder: Path) -> Path:
     for ax in axes[1]:
         ax.axhline(tolerance(dtype) * (1 + abs(best)), color="0.4", lw=0.9, ls=(0, (6, 3)))
     zero = f"bottom line: no more than rounding in {dtype}" if best else "bottom line: 0"
-    axes[0, 0].set_ylabel(f"lowest value so far − best of all methods\n({zero})")
+    axes[0, 0].set_ylabel(f"lowest value so far − best of all\n({zero})")
     axes[1, 0].set_ylabel("smallest gradient norm so far\n(dashed: the tolerance)")
     axes[1, 0].set_xlabel(f"work\n({WEIGHTS})")
     axes[1, 1].set_xlabel("time after compilation [ms]\n(of the whole run, shared out by work)")
@@ -115,8 +115,10 @@ def paths(problem: Problem, runs: list[Run], folder: Path) -> Path:
         ax.plot(1, 1, "k*", ms=13, mfc="white", label="minimum", zorder=3)
         ax.set_title(f"{run.method}: {run.num_steps} steps", fontsize=11)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    figure.supxlabel("$x_1$")
-    figure.supylabel("$x_2$")
+    for ax in axes[1]:
+        ax.set_xlabel("$x_1$")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("$x_2$")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="0.75", linewidth=0.9))
     labels.append("levels of the value, 0.3 to 1000, a factor of 3.2 apart")

@@ -142,8 +142,8 @@ def digits_mlp() -> Problem:
         fn=perceptron,
         start=start,
         args=_digits(),
-        max_steps=1000,
-        adam_steps=2000,
+        max_steps=500,
+        adam_steps=1000,
         goal=2e-3,
         note="not convex: methods may end in different minima",
     )

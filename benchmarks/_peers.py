@@ -3,7 +3,7 @@
 `prepare` builds and jits once per problem, so that every start after the first reuses the compiled
 program. Tolerances are tightened alike (`GTOL`), so that every solver runs to its floor; radii,
 memories and line searches stay at each solver's own defaults. A run is limited by its number of
-steps (`MAX_STEPS_SECOND`, `MAX_STEPS_LARGE` for dense methods at n > 200, `MAX_STEPS_FIRST`),
+steps (`MAX_STEPS_SECOND`, `MAX_STEPS_LARGE` for dense methods at n > `LARGE`, `MAX_STEPS_FIRST`),
 never by the clock.
 
 What is counted: values, gradients, dense Hessians and Hessian products that the solver asked for.
@@ -28,6 +28,8 @@ GTOL = {"float64": 1e-10, "float32": 1e-5}
 MAX_STEPS_SECOND = 2000
 MAX_STEPS_LARGE = 500
 MAX_STEPS_FIRST = 10_000
+LARGE = 200
+NOT_LARGE = ("scipy.BFGS",)  # multiplies n x n matrices at each step: minutes a run at n = 1000
 STUCK = 30  # rejected trials in a row: the radius fell by 4^30 = 1e18, nothing can follow
 
 DENSE_METHODS = ("trust_region", "cubic_newton", "damped_newton", "saddle_free_newton", "newton")
@@ -59,7 +61,7 @@ def max_steps(n: int, *, first_order: bool = False) -> int:
     """The bound on steps, by size and class, the same for every solver of the class."""
     if first_order:
         return MAX_STEPS_FIRST
-    return MAX_STEPS_SECOND if n <= 200 else MAX_STEPS_LARGE
+    return MAX_STEPS_SECOND if n <= LARGE else MAX_STEPS_LARGE
 
 
 def _timed(run: Callable, *args):

@@ -4,7 +4,7 @@
 
 Five problems by every method of hesskit that applies (dense ones up to 200 parameters), beside
 optax.lbfgs and the best of three learning rates of optax.adam. Prints a table for each problem and
-saves its pictures. Nothing is tuned but Adam.
+saves its pictures. Nothing is tuned but the rate of Adam.
 """
 
 import argparse
@@ -13,9 +13,22 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from _demo_optax import RATES, adam, lbfgs
 from _demo_pictures import convergence, lowest, paths
 from _demo_problems import PROBLEMS, Problem
-from _demo_runs import RATES, WEIGHTS, Run, methods, tolerance
+from _demo_runs import WEIGHTS, Method, Run, hesskit_method, tolerance
+
+import hesskit
+
+DENSE_LIMIT = 200
+KRYLOV = 30
+
+NOTES = f"""\
+work: {WEIGHTS}; in `products` a dense Hessian counts n
+run: after compilation, the median of 3 (of 1 or 2 where they take long)
+stop: |grad| <= eps^(2/3) (1 + |value|); optax.lbfgs also where it no longer moves
+optax.adam: the best of the learning rates {", ".join(f"{rate:g}" for rate in RATES)}
+above {DENSE_LIMIT} parameters: no dense methods, and saddle_free_newton(num_krylov={KRYLOV})"""
 
 COLUMNS = (  # title, width
     ("method", -20),
@@ -37,6 +50,18 @@ def _line(cells: list[str], status: str) -> str:
         for cell, (_, width) in zip(cells, COLUMNS, strict=True)
     ]
     return "".join(padded) + "  " + status
+
+
+def methods(problem: Problem) -> list[Method]:
+    """What applies: dense methods to at most DENSE_LIMIT entries, the Krylov form beyond."""
+    if problem.size <= DENSE_LIMIT:
+        names = ("trust_region", "cubic_newton", "newton", "damped_newton", "saddle_free_newton")
+        chosen = [hesskit_method(name, getattr(hesskit, name)(), dense=True) for name in names]
+    else:
+        krylov = hesskit.saddle_free_newton(num_krylov=KRYLOV)
+        chosen = [hesskit_method("saddle_free_newton", krylov, dense=False)]
+    newton_cg = hesskit_method("newton_cg", hesskit.newton_cg(), dense=False)
+    return [newton_cg, *chosen, lbfgs, adam]
 
 
 def header() -> str:
@@ -112,9 +137,7 @@ def main() -> None:
     begin = time.perf_counter()
     dtype = "float64" if options.x64 else "float32"
     print(f"{dtype} on {jax.devices()[0].platform}, jax {jax.__version__}")
-    print(f"work: {WEIGHTS}; a dense Hessian is n products in its column")
-    print(f"optax.adam: the best of the learning rates {', '.join(f'{r:g}' for r in RATES)}")
-    print("run: after compilation, median of 3; all stop where |grad| <= eps^(2/3) (1 + |value|)")
+    print(NOTES)
     pictures = []
     for make in PROBLEMS:
         if not options.only or make.__name__ in options.only:

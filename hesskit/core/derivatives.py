@@ -72,10 +72,8 @@ def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = F
 
 
 def _forward(product: Product, params: Params) -> Product:
-    """The product itself, or its transpose (the same, by symmetry) where forward mode stops.
-
-    JAX linearizes a `custom_vjp` function to a primitive that can only be transposed.
-    """
+    """The product itself, or its transpose (the same, by symmetry) where forward mode stops."""
+    # JAX linearizes a `custom_vjp` function to a primitive that can only be transposed.
     if not _has_primitive(jax.make_jaxpr(product)(params), "custom_lin"):
         return product
     transpose = jax.linear_transpose(product, params)

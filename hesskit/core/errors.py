@@ -234,10 +234,10 @@ def check_data(args: Any, *, name: str = "args") -> None:
             )
 
 
-def check_callable(value: Any, *, name: str) -> Callable[..., Any]:
-    """`value` if it can be called; TypeError otherwise."""
+def check_callable(value: Any, *, name: str, of: str = "params") -> Callable[..., Any]:
+    """`value` if it can be called; TypeError otherwise, which says a function `of` what it is."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of params, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a function of {of}, got {type(value).__name__}")
     return value
 
 

@@ -183,7 +183,7 @@ def is_at_rest(grad_norm: Array, value: Array, tolerance: Array) -> Array:
 
 def context(state: State) -> Context:
     """What a rule may know of the kept point."""
-    at_rest = is_at_rest(tree.norm(state.grad), state.level, state.tolerance)
+    at_rest = is_at_rest(state.info.grad_norm, state.level, state.tolerance)
     return Context(params=state.params, size=state.size, at_rest=at_rest)
 
 

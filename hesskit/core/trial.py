@@ -13,6 +13,7 @@ Source: Nocedal & Wright (2006), Algorithm 4.1; Conn, Gould & Toint (2000), Algo
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -62,6 +63,7 @@ def _code(
 
 def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
     """Keeps or rejects the trial point and moves `size`; spends nothing."""
+    # Where `fresh`, the evaluation is no trial but at the kept point, which stays.
     assert state.params is not None
     assert state.step is not None
     step, params = state.step, state.params
@@ -70,7 +72,8 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
     point = tree.add(params, step.step)
     moved = tree.sub(point, params)  # the step as it was rounded
     slope = tree.vdot(state.grad, moved)
-    grad_norm = tree.norm(evaluation.grad)
+    grad_norm = tree.norm(evaluation.grad)  # not finite where an entry is not
+    is_trial = ~state.fresh
     trial = acceptance.judge(
         value=state.level,
         reference=state.reference,
@@ -78,68 +81,94 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
         predicted=-(slope + tree.vdot(moved, step.product) / 2 + step.penalty),
         slope=slope,
         trial_slope=tree.vdot(evaluation.grad, moved),
-        calmer=grad_norm <= tree.norm(state.grad),
-        finite=jnp.isfinite(value) & tree.all_finite(evaluation.grad),
+        calmer=grad_norm <= state.info.grad_norm,
+        finite=jnp.isfinite(value) & jnp.isfinite(grad_norm),
         floor=acceptance.rounding_floor(state.level, state.reference, eps),
     )
-    kept, step_norm = trial.accepted, tree.norm(moved)
+    kept, step_norm = trial.accepted & is_trial, tree.norm(moved)
     size = rule.adapt(state.size, step.norm, step.on_boundary, trial)
-    size = jnp.where(step.norm > 0, size, state.size)  # no step says nothing about its size
+    # No step says nothing about its size.
+    size = jnp.where(is_trial & (step.norm > 0), size, state.size)
     unit = tree.coarsest_eps(params)
     stuck = ~kept & (step_norm <= unit * (tree.norm(params) + unit))
     explained = ~step.on_boundary | is_small(state.info.grad_norm, state.level, eps)
+    code = _code(kept, stuck, trial, unbounded(value, eps), explained)
     info = state.info._replace(
-        status=_code(kept, stuck, trial, unbounded(value, eps), explained),
-        accepted=kept,
+        status=jnp.where(is_trial, code, state.info.status),
+        accepted=kept | state.fresh,
         step_norm=jnp.where(kept, step_norm, 0),
-        ratio=trial.ratio,
-        grad_norm=jnp.where(kept, grad_norm, state.info.grad_norm),
+        ratio=jnp.where(is_trial, trial.ratio, state.info.ratio),
+        grad_norm=jnp.where(kept | (state.fresh & trial.finite), grad_norm, state.info.grad_norm),
     )
     return state._replace(
-        count=state.count + 1,
+        count=state.count + is_trial.astype(state.count.dtype),
         value=jnp.where(kept, value, state.level).astype(state.value.dtype),
         grad=tree.where(kept, evaluation.grad, state.grad),
         level=jnp.where(kept, value, state.level),
         reference=jnp.where(kept, jnp.minimum(value, state.reference), state.reference),
         size=size.astype(state.size.dtype),
-        modeled=state.modeled & ~kept,
+        modeled=state.modeled & ~kept & (is_trial | (value == state.level)),
         params=tree.where(kept, point, params),
         indefinite=state.indefinite & ~kept,
         info=info,
     )
 
 
-def _rebase(state: State, evaluation: Evaluation) -> State:
-    """The state with value and gradient evaluated anew at the kept point."""
-    value = evaluation.value.astype(state.level.dtype)
-    same = state.level == value
-    return state._replace(
-        value=value.astype(state.value.dtype),
-        grad=evaluation.grad,
-        level=value,
-        reference=jnp.where(same, state.reference, value),
-    )
+class _Model(NamedTuple):
+    """What `remodel` changes."""
+
+    value: Array
+    grad: Params
+    grad_norm: Array
+    size: Array
+    model: Any
+    indefinite: Array
+    num_products: Array
+    finite: Array
 
 
-def _build(rule: Rule, state: State, evaluation: Evaluation, rhs: Params) -> tuple[State, Array]:
+def _build(rule: Rule, state: State, new: _Model, evaluation: Evaluation, rhs: Params) -> _Model:
     """The model at the kept point, and the first size where there was none."""
-    here = context(state)
+    info = state.info._replace(grad_norm=new.grad_norm)
+    here = context(state._replace(grad=new.grad, level=new.value, info=info))
     built = rule.build(evaluation, rhs, state.model, here)
     size = state.size
     if callable(rule.size):
         size = jnp.asarray(rule.size(state.count), size.dtype)
     elif rule.size is None:
-        size = jnp.where(size > 0, size, rule.first_size(built.model, evaluation.grad, here))
-    state = state._replace(
-        model=built.model, indefinite=built.indefinite, size=size, modeled=jnp.array(True)
+        size = jnp.where(size > 0, size, rule.first_size(built.model, new.grad, here))
+    return new._replace(
+        size=size,
+        model=built.model,
+        indefinite=built.indefinite,
+        num_products=jnp.asarray(built.num_products, jnp.int32),
     )
-    return state, jnp.asarray(built.num_products, jnp.int32)
+
+
+def _remodeled(state: State, new: _Model) -> State:
+    """The state with what `remodel` found."""
+    same = new.value == state.level
+    status = jnp.where(new.finite, state.info.status, Status.NONFINITE_START).astype(jnp.int32)
+    info = state.info._replace(
+        num_products=new.num_products, grad_norm=new.grad_norm, status=status
+    )
+    return state._replace(
+        value=new.value.astype(state.value.dtype),
+        grad=new.grad,
+        level=new.value,
+        reference=jnp.where(same, state.reference, new.value),
+        size=new.size,
+        modeled=state.modeled | new.finite,
+        model=new.model,
+        indefinite=new.indefinite,
+        info=info,
+    )
 
 
 def remodel(
     rule: Rule,
     state: State,
-    evaluate: Callable[[], Evaluation],
+    evaluation: Evaluation | Callable[[], Evaluation],
     choose: Callable[[Params], Params] = lambda grad: grad,
 ) -> State:
     """The model of the kept point, unless `state.modeled`: the only place that spends products.
@@ -147,35 +176,41 @@ def remodel(
     Args:
       rule: the method.
       state: the kept point.
-      evaluate: value, gradient and product at the kept point; called inside a loop of one or zero
-        trips.
+      evaluation: value, gradient and product at the kept point; if a function, it is called
+        inside a loop of one or zero trips.
       choose: the right-hand side of the model's system, from the gradient.
 
     Returns:
       The state with value, gradient and model of the kept point. Where the evaluation is not
       finite nothing is committed and the status is NONFINITE_START.
     """
-    none = jnp.zeros((), jnp.int32)
-
-    def evaluate_and_build() -> tuple[State, Array, Array]:
-        evaluation = evaluate()
-        finite = jnp.isfinite(evaluation.value) & tree.all_finite(evaluation.grad)
-
-        def build() -> tuple[State, Array]:
-            rhs = choose(evaluation.grad)
-            return _build(rule, _rebase(state, evaluation), evaluation, rhs)
-
-        return *tree.while_once(finite, build, (state, none)), finite
-
-    after, num_products, finite = tree.while_once(
-        ~state.modeled, evaluate_and_build, (state, none, jnp.array(True))
+    old = _Model(
+        value=state.level,
+        grad=state.grad,
+        grad_norm=state.info.grad_norm,
+        size=state.size,
+        model=state.model,
+        indefinite=state.indefinite,
+        num_products=jnp.zeros((), jnp.int32),
+        finite=jnp.array(True),
     )
-    info = after.info._replace(
-        num_products=num_products,
-        grad_norm=tree.norm(after.grad),
-        status=jnp.where(finite, after.info.status, Status.NONFINITE_START).astype(jnp.int32),
-    )
-    return after._replace(info=info)
+    needed = ~state.modeled
+
+    def build(at: Evaluation, needed: Array) -> _Model:
+        norm = tree.norm(at.grad)
+        finite = jnp.isfinite(at.value) & jnp.isfinite(norm)
+        new = old._replace(value=at.value.astype(old.value.dtype), grad=at.grad, grad_norm=norm)
+        return tree.while_once(
+            needed & finite,
+            lambda: _build(rule, state, new, at, choose(at.grad)),
+            old._replace(finite=finite | ~needed),
+        )
+
+    if callable(evaluation):
+        found = tree.while_once(needed, lambda: build(evaluation(), needed), old)
+    else:
+        found = build(evaluation, needed)
+    return _remodeled(state, found)
 
 
 def propose(rule: Rule, state: State) -> State:
@@ -200,11 +235,7 @@ def propose(rule: Rule, state: State) -> State:
 
 def tell(rule: Rule, state: State, evaluation: Evaluation) -> State:
     """The next state, from the evaluation at `ask(state)`: (1)."""
-    value = evaluation.value.astype(state.level.dtype)
-    arrived = state.info._replace(accepted=jnp.array(True), step_norm=jnp.zeros_like(value))
-    again = state._replace(modeled=state.modeled & (value == state.level), info=arrived)
-    state = tree.where(state.fresh, again, judge(rule, state, evaluation))
-    state = remodel(rule, state, lambda: evaluation)
+    state = remodel(rule, judge(rule, state, evaluation), evaluation)
     one = jnp.ones((), jnp.int32)
     state = state._replace(info=state.info._replace(num_values=one, num_grads=one))
     return propose(rule, state)

@@ -31,14 +31,13 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product, Scalar
 from hesskit.linalg.cg import scaled_product, shrink, stretch
-from hesskit.linalg.subspace import PairMetric
 
 WIDEST = 2.0**60
 """Bound on the ratios of units inside: its square is finite in float32."""
 
 
 class SteihaugResult(NamedTuple):
-    """The step, and all that `subspace_step` needs for a smaller radius without products."""
+    """The step, and all that `dogleg` needs for a smaller radius without products."""
 
     step: Params
     hessian_step: Params  # H step, from the recurrences
@@ -52,7 +51,7 @@ class SteihaugResult(NamedTuple):
     curvature: Array  # (), d.Hd; 0 without products
     first_direction: Params  # -M^{-1} g, scaled to norm 1
     first_product: Params  # H first_direction; 0 without products
-    metric: PairMetric  # of u = step, v = first_direction
+    cosine: Array  # (), of the angle between step and first_direction in that norm
 
 
 class _Carry(NamedTuple):
@@ -177,15 +176,16 @@ def _units(gradient: Params, radius: Array) -> tuple[Array, Array]:
     return force, jnp.clip(length, force / WIDEST, force * WIDEST)
 
 
-def _metric(start: _Carry, end: _Carry, is_euclidean: bool) -> tuple[PairMetric, Array]:
-    """The metric of s and the first d, in the units inside, and |d| of the last (1 if zero)."""
+def _lengths(start: _Carry, end: _Carry, is_euclidean: bool) -> tuple[Array, Array, Array, Array]:
+    """|s|, |d| of the first and the last d (1 if zero), the cosine of s and the first d."""
     s_norm = tree.norm(end.s) if is_euclidean else jnp.sqrt(end.ss)
     first_norm = jnp.sqrt(start.rz)
     lengths = s_norm * first_norm
     # s.M(-M^{-1}g) = -g.s
     cosine = -tree.vdot(start.r, end.s) / jnp.where(lengths > 0, lengths, 1)
     d_norm = jnp.where(end.dd > 0, jnp.sqrt(end.dd), 1)
-    return PairMetric(s_norm, first_norm, jnp.clip(cosine, -1, 1)), d_norm
+    first_norm = jnp.where(first_norm > 0, first_norm, 1)
+    return s_norm, first_norm, d_norm, jnp.clip(cosine, -1, 1)
 
 
 def steihaug(
@@ -257,14 +257,12 @@ def steihaug(
     def original_product(unit: Array, x: Params) -> Params:
         return stretch(scale, tree.cast_like(tree.scale(unit, x), gradient))
 
-    metric, d_norm = _metric(start, end, is_euclidean)
-    step_norm = length_unit * metric.u_norm
-    first_norm = jnp.where(metric.v_norm > 0, metric.v_norm, 1)
+    s_norm, first_norm, d_norm, cosine = _lengths(start, end, is_euclidean)
     return SteihaugResult(
         step=original(length_unit, end.s),
         hessian_step=original_product(force_unit, tree.sub(end.r, g)),
         predicted=-0.5 * tree.vdot(end.s, tree.add(g, end.r)) * force_unit * length_unit,
-        step_norm=step_norm,
+        step_norm=length_unit * s_norm,
         residual_norm=force_unit * jnp.sqrt(jnp.maximum(end.rz, 0)),
         num_products=end.num_products,
         on_boundary=end.on_boundary,
@@ -273,5 +271,5 @@ def steihaug(
         curvature=end.curvature,
         first_direction=original(1 / first_norm, start.d),
         first_product=original_product(1 / first_norm, end.first_product),
-        metric=PairMetric(step_norm, metric.v_norm / first_norm, metric.cosine),
+        cosine=cosine,
     )

@@ -248,7 +248,7 @@ def minimize(
     """
     errors.check_callable(value_fn, name="value_fn")
     if callback is not None:
-        errors.check_callable(callback, name="callback")
+        errors.check_callable(callback, name="callback", of="a step")
     errors.check_choice(check, ("second_order", "first_order"), name="check")
     errors.check_choice(history, (False, True, "params"), name="history")
     inputs.warn_float64((params, args))

@@ -218,7 +218,9 @@ def build(
         given = _check_given(value)
         machine = _model(rule, _show(state, params, bound[1]), bound, given, incoming, grad)
         if accepting:
+            failed = ~machine.modeled  # a batch of NaN: the model of the kept point outlives it
             step, machine = _trial(rule, machine, bound[0])
+            machine = machine._replace(modeled=machine.modeled | (failed & state.modeled))
         else:
             rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
             step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))

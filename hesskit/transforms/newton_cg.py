@@ -11,13 +11,14 @@ by truncated conjugate gradients, which needs only products Hv; nothing n x n ex
 
 which makes the convergence superlinear without solving early systems too well. A direction of
 negative curvature is not an error: CG rides it to the boundary. After a rejection the shorter
-step is the exact minimizer of (1) over the plane of s and the first CG direction, whose products
-are known: a rejected update spends none. Where g is zero to the tolerance, at most
-`max_escape_products` Lanczos steps look for negative curvature before the point is called a
-minimum; what they find becomes the step.
+step is the dogleg through the first CG direction to s, whose products are known: a rejected
+update spends none. Where g is zero to the tolerance, at most `max_escape_products` steps of CG on
+a fixed pseudo-random right-hand side look for negative curvature before the point is called a
+minimum (CG meets it exactly when the Lanczos matrix of as many steps is indefinite); what they
+find becomes the step.
 
 Source: Nocedal & Wright (2006), Algorithms 4.1 and 7.2; Steihaug (1983); Eisenstat & Walker
-(1996), choice 2; Byrd, Schnabel & Shultz (1988) for the plane.
+(1996), choice 2; Powell (1970) for the dogleg.
 """
 
 import functools
@@ -30,10 +31,10 @@ from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
-from hesskit.linalg.lanczos import escape
+from hesskit.linalg.dogleg import Plane, dogleg
+from hesskit.linalg.lanczos import SIGNIFICANT
 from hesskit.linalg.operator import Preconditioner
-from hesskit.linalg.steihaug import steihaug
-from hesskit.linalg.subspace import PairMetric, subspace_step
+from hesskit.linalg.steihaug import SteihaugResult, steihaug
 from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
 
@@ -61,15 +62,10 @@ class NewtonCGInfo(NamedTuple):
     negative_curvature: Array  # (), bool, met at the kept point
 
 
-class Plane(NamedTuple):
-    """What shorter radii need: two vectors with their products, at the kept point."""
+class Path(NamedTuple):
+    """What CG left at the kept point: the step, and what shorter ones need."""
 
-    step: Params
-    step_product: Params
-    first: Params
-    first_product: Params
-    metric: PairMetric
-    norm: Array  # (), of `step`, in the norm of the region
+    plane: Plane
     on_boundary: Array  # (), bool
     grad_norm: Array  # (), of the point before, for (2)
     forcing: Array  # (), eta
@@ -77,16 +73,14 @@ class Plane(NamedTuple):
     preconditioner: Any
 
 
-def _empty(params: Params, *, preconditioner: Preconditioner | None) -> Plane:
-    zero = jnp.zeros((), tree.result_dtype(params))
-    vectors = [tree.zeros_like(params) for _ in range(4)]
-    metric = PairMetric(*(jnp.copy(zero) for _ in PairMetric._fields))
+def _empty(params: Params, *, preconditioner: Preconditioner | None) -> Path:
+    zero, no = jnp.zeros((), tree.result_dtype(params)), jnp.zeros((), bool)
+    plane = Plane(*(tree.zeros_like(params) for _ in range(4)), zero, zero)
     state = None if preconditioner is None else preconditioner.init(params)
-    no = jnp.zeros((), bool)
-    return Plane(*vectors, metric, zero, no, zero + 0, zero + 0, jnp.copy(no), state)
+    return Path(plane, no, zero, zero, no, state)
 
 
-def _forcing(model: Plane, grad_norm: Array) -> Array:
+def _forcing(model: Path, grad_norm: Array) -> Array:
     """(2) with its safeguards; ETA_MAX at the first point."""
     known = model.grad_norm > 0
     eta = GAMMA * (grad_norm / jnp.where(known, model.grad_norm, 1)) ** 2
@@ -95,17 +89,17 @@ def _forcing(model: Plane, grad_norm: Array) -> Array:
     return jnp.where(known, jnp.minimum(eta, ETA_MAX), ETA_MAX)
 
 
-def _build_plane(
+def _build_path(
     evaluation: Evaluation,
     rhs: Params,
-    model: Plane,
+    model: Path,
     context: Context,
     *,
     max_products: Any,
-    max_escape_products: int,
+    max_escape_products: Any,
     preconditioner: Preconditioner | None,
 ) -> Built:
-    product = evaluation.product
+    product, rest = evaluation.product, context.at_rest
     assert product is not None
     grad_norm = tree.norm(rhs)
     eta = _forcing(model, grad_norm)
@@ -116,43 +110,60 @@ def _build_plane(
     limit = jnp.minimum(2 * tree.size(rhs), MAX_PRODUCTS) if max_products is None else max_products
     radius = jnp.where(context.size > 0, context.size, acceptance.first_radius(context.params))
     found = steihaug(
-        product, rhs, radius, tol=eta * grad_norm, max_products=limit, precondition=precondition
+        product,
+        tree.where(rest, tree.pseudo_random_like(rhs), rhs),
+        radius,
+        tol=jnp.where(rest, 0, eta * grad_norm),
+        max_products=jnp.where(rest, max_escape_products, limit),
+        precondition=precondition,
     )
-    down = escape(product, rhs, num_steps=max_escape_products, needed=context.at_rest)
-    leaves, zero = context.at_rest & down.negative, jnp.zeros_like(radius)
-    sign = jnp.where(tree.vdot(down.direction, evaluation.grad) > 0, -radius, radius)
     plane = Plane(
-        step=tree.where(leaves, tree.scale(sign, down.direction), found.step),
-        step_product=tree.where(
-            leaves, tree.scale(sign, down.product_direction), found.hessian_step
-        ),
-        first=found.first_direction,
-        first_product=found.first_product,
-        metric=tree.where(leaves, PairMetric(radius, zero, zero), found.metric),
-        norm=jnp.where(leaves, radius, found.step_norm),
-        on_boundary=found.on_boundary | leaves,
+        found.step,
+        found.hessian_step,
+        found.first_direction,
+        found.first_product,
+        found.step_norm,
+        found.cosine,
+    )
+    down = found.negative_curvature & _significant(found, rhs)
+    plane = tree.where(rest, _way_down(found, evaluation.grad, radius, down), plane)
+    path = Path(
+        plane=plane,
+        on_boundary=jnp.where(rest, down, found.on_boundary),
         grad_norm=grad_norm,
         forcing=eta,
-        negative_curvature=found.negative_curvature | leaves,
+        negative_curvature=jnp.where(rest, down, found.negative_curvature),
         preconditioner=state,
     )
-    return Built(plane, plane.negative_curvature, found.num_products + down.num_products)
+    return Built(path, path.negative_curvature, found.num_products)
+
+
+def _significant(found: SteihaugResult, like: Params) -> Array:
+    """Whether the curvature is below the rounding of products of the size that were met."""
+    met = tree.norm(found.first_product) / tree.norm(found.first_direction)
+    return found.curvature < -(tree.coarsest_eps(like) ** SIGNIFICANT) * met
+
+
+def _way_down(found: SteihaugResult, grad: Params, radius: Array, down: Array) -> Plane:
+    """The line along negative curvature to the boundary, downhill; no step where there is none."""
+    d, zero = found.direction, tree.zeros_like(found.direction)
+    length = jnp.where(down, radius, 0)
+    s = tree.scale(jnp.where(tree.vdot(d, grad) > 0, -length, length), d)
+    none = jnp.zeros_like(radius)
+    return Plane(s, tree.scale(found.curvature, s), zero, zero, length, none)
 
 
 def _apply(preconditioner: Preconditioner, state: Any, vector: Params) -> Params:
     return preconditioner.apply(state, vector, jnp.zeros((), tree.result_dtype(vector)))
 
 
-def _solve(model: Plane, grad: Params, size: Array, context: Context) -> Step:
+def _solve(model: Path, grad: Params, size: Array, context: Context) -> Step:
     del context
-    whole = Step(model.step, model.step_product, model.norm, model.on_boundary)
-    pairs = ((model.step, model.step_product), (model.first, model.first_product))
-
-    def shorter() -> Step:
-        best = subspace_step(grad, size, pairs, metric=model.metric)
-        return Step(best.step, best.hessian_step, best.step_norm, best.on_boundary)
-
-    return tree.while_once(model.norm > size * (1 + 1e-6), shorter, whole)
+    plane = model.plane
+    short = dogleg(plane, grad, size)
+    cut = plane.s_norm > size * (1 + 1e-6)
+    whole = Step(plane.s, plane.s_product, plane.s_norm, model.on_boundary)
+    return tree.where(cut, Step(*short, on_boundary=cut), whole)
 
 
 def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
@@ -172,7 +183,7 @@ def _rule(
         info=NewtonCGInfo,
         empty=functools.partial(_empty, preconditioner=preconditioner),
         build=functools.partial(
-            _build_plane,
+            _build_path,
             max_products=max_products,
             max_escape_products=max_escape_products or MAX_ESCAPE_PRODUCTS,
             preconditioner=preconditioner,

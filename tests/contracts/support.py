@@ -70,6 +70,11 @@ def advance(opt: Any, fn: Any, params: Any, state: Any, *args: Any) -> Moved:
     return Moved(optax.apply_updates(params, updates), state, updates, value)
 
 
+def abs_sq(x: Array) -> Array:
+    """|x|^2, real, with a derivative at 0."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2
+
+
 _STEPPERS: dict[str, Any] = {}
 
 

@@ -198,9 +198,7 @@ def notes_of(params, caller: str = "minimize") -> list[str]:
 
 def test_a_user_error_gains_one_note():
     (note,) = notes_of({"w": jnp.ones((2, 3))})
-    assert note == (
-        "value_fn was called by hesskit.minimize with params {'w': float32[2, 3]}."
-    )
+    assert note == ("value_fn was called by hesskit.minimize with params {'w': float32[2, 3]}.")
 
 
 def test_the_note_is_not_doubled():

@@ -1,5 +1,7 @@
 """The machine itself: what `tell` keeps, what it refuses, what it spends, when it says stop."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ def test_values_fall_and_counts_add_up(dtype):
     assert np.all(np.diff(levels) <= 0)
     assert levels[-1] < 1e-2 * levels[0]
     assert states[-1].count == 12
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         assert after.info.num_values == after.info.num_grads == 1
         assert after.info.num_products == int(after.info.accepted)  # a rejection spends none
         if after.info.accepted:

@@ -79,7 +79,7 @@ def test_complex_products_are_those_of_r_2n(float64):
     split = lambda z: jnp.concatenate([z.real, z.imag])
     expected = jax.hessian(real)(split(z)) @ split(v)
     np.testing.assert_allclose(split(hesskit.hvp(fn, z, v)), expected, rtol=1e-13)
-    with pytest.raises(TypeError, match="hesskit.hessian needs real params"):
+    with pytest.raises(TypeError, match=r"hesskit.hessian needs real params"):
         hesskit.hessian(fn, z)
 
 

@@ -18,7 +18,9 @@ def matrix_of(n: int, seed: int = 0) -> np.ndarray:
 
 
 def product_of(matrix: np.ndarray, like):
-    return lambda v: tree.unravel(jnp.asarray(matrix, tree.result_dtype(like)) @ tree.ravel(v), like)
+    return lambda v: tree.unravel(
+        jnp.asarray(matrix, tree.result_dtype(like)) @ tree.ravel(v), like
+    )
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 2, 3, 6, 7, 100])

@@ -123,7 +123,7 @@ def test_scale_is_a_change_of_variables(seed, float64):
     np.testing.assert_allclose(as_vector(s.first_product), h @ as_vector(s.first_direction))
     for field in ("predicted", "step_norm", "residual_norm", "curvature"):
         np.testing.assert_allclose(getattr(s, field), getattr(z, field), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(s.metric, z.metric, rtol=1e-10)
+    np.testing.assert_allclose(s.cosine, z.cosine, rtol=1e-10)
     direction = as_vector(s.direction)
     np.testing.assert_allclose(s.curvature, direction @ h @ direction, rtol=1e-10)
 

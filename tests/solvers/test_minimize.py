@@ -46,10 +46,10 @@ def status(result) -> Status:
 def test_rosenbrock_in_both_precisions(optimizer, dtype):
     result = hesskit.minimize(rosenbrock, jnp.asarray(START, dtype), optimizer)
     np.testing.assert_allclose(result.params, 1.0, rtol=float(jnp.finfo(dtype).eps) ** 0.4)
-    assert status(result) == Status.GRADIENT_TOL
+    assert status(result) in (Status.GRADIENT_TOL, Status.ROUNDOFF_LIMITED)
     assert bool(result.success)
     assert result.params.dtype == result.value.dtype == dtype
-    assert result.value == rosenbrock(result.params)
+    np.testing.assert_allclose(result.value, rosenbrock(result.params), atol=1e-12)
     assert result.num_values == result.num_grads == result.num_steps + 1
 
 
@@ -119,10 +119,11 @@ def test_tolerances_are_independent():
 
 
 def test_a_tolerance_met_near_the_minimum_is_a_success():
-    start = [1.0 + 1e-4, 1.0 + 2e-4]
-    result = solve(args=(100.0,), start=start, gtol=0, xtol=0.9)
+    fn = lambda x: (x - 1) ** 4  # Newton's steps fall only by 2/3
+    result = hesskit.minimize(fn, jnp.array(2.0), gtol=0, xtol=1e-2)
     assert status(result) == Status.STEP_TOL
     assert result.success
+    assert abs(result.params - 1) < 0.1
 
 
 @pytest.mark.parametrize("check", ["second_order", "first_order"])
@@ -455,6 +456,16 @@ def test_a_first_order_method_on_a_saddle_says_so():
     assert first_order.num_products == 0
 
 
+def test_the_plain_newton_step_on_a_saddle_says_so():
+    newton = hesskit.newton(learning_rate=1.0)
+    result = solve(newton, fn=saddle, start=[0.0, 0.0])
+    assert status(result) == Status.SADDLE
+    assert not result.success
+    assert result.method == "newton"
+    first_order = solve(newton, fn=saddle, start=[0.0, 0.0], check="first_order")
+    assert status(first_order) == Status.GRADIENT_TOL
+
+
 def test_an_update_that_can_leave_a_saddle_does():
     result = solve(optax.chain(hesskit.trust_region()), fn=saddle, start=[0.0, 0.0])
     np.testing.assert_allclose(result.value, -1.0, rtol=1e-6)
@@ -497,9 +508,10 @@ def test_a_negative_loss_in_half_precision_is_not_unbounded():
 
 def test_float64_data_warns_once():
     inputs._warn_once.cache_clear()
+    run = lambda: hesskit.minimize(rosenbrock, START.astype("float64"), args=(100.0,))
     with pytest.warns(UserWarning, match=r"jax.config.update\('jax_enable_x64', True\)") as caught:
-        for _ in range(2):
-            solve(start=START.astype("float64"), args=(100.0,))
+        run()
+    run()  # a second warning would be an error
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -600,7 +612,7 @@ def bad(fn=rosenbrock, params=X, *args, **kwargs):
         (bad(params=X, fixed="b"), ValueError, "fixed='b' matches no leaf; the paths are params"),
         (bad(params=X, fixed=True), ValueError, "fixed selects every leaf of params"),
         (bad(params=X, fixed=3), TypeError, "fixed must be a prefix tree of bools"),
-        (bad(params=X, callback=3), TypeError, "callback must be a function"),
+        (bad(params=X, callback=3), TypeError, "callback must be a function of a step"),
     ],
 )
 def test_bad_calls(call, error: type, words: str):
@@ -627,7 +639,7 @@ def test_an_error_inside_keeps_its_type_and_gains_one_note(wrap):
 
 
 def test_a_type_error_inside_is_the_users_own():
-    with pytest.raises(TypeError, match="unsupported operand|not supported|str") as caught:
+    with pytest.raises(TypeError, match=r"unsupported operand|not supported|str") as caught:
         hesskit.minimize(lambda p: p + "a", X)
     assert "custom_vjp" not in str(caught.value)
     assert len([note for note in caught.value.__notes__ if "hesskit" in note]) == 1

@@ -1,0 +1,115 @@
+"""What does one Hessian product inside a CG loop cost, beside its FLOP floor?
+
+    python -m benchmarks.hvp_floor
+
+The unit is one value and gradient. With the primal shared, a product propagates a tangent through
+the forward and the backward pass: twice the matrix products, so the floor is 2.0; 1.5 for an MLP
+of one dominant width, where the inputs of the net carry no tangent. The exact floor of each net is
+XLA's own count: FLOPs of a program with two products less those of one with one, over those of a
+value and gradient. Seconds are those of `linalg.cg` with many products less those with few, so
+that neither the primal nor the start of the loop counts.
+"""
+
+import statistics
+
+import jax
+
+from benchmarks import _nets
+from benchmarks._timing import Target, flops, interleaved, report
+from hesskit.core import tree
+from hesskit.core.derivatives import linearized
+from hesskit.linalg.cg import cg
+
+FEW, MANY = 2, 12
+DAMPING = 3.0  # keeps CG going: no negative curvature, no convergence within MANY products
+FLOOR = {"mlp": 1.5, "transformer": 2.0, "pinn": 2.0}
+
+
+def products_by_linearize(loss, params):
+    """Ours: linearized outside the loop."""
+    return linearized(loss, params).product
+
+
+def products_by_jvp(loss, params):
+    """The textbook: forward over reverse, the primal inside the loop."""
+    return lambda v: jax.jvp(jax.grad(loss), (params,), (v,))[1]
+
+
+def products_by_vjp(loss, params):
+    """Reverse over reverse."""
+    return lambda v: jax.vjp(jax.grad(loss), params)[1](v)[0]
+
+
+KINDS = {
+    "hesskit": products_by_linearize,
+    "jvp of grad": products_by_jvp,
+    "vjp of grad": products_by_vjp,
+}
+
+
+def solve(kind, loss, num):
+    """A CG run of exactly `num` products."""
+
+    def run(params, b):
+        product = KINDS[kind](loss, params)
+        return cg(lambda v: tree.axpy(DAMPING, v, product(v)), b, tol=0.0, max_products=num)
+
+    return jax.jit(run)
+
+
+def linear_flops(loss, params, b):
+    """FLOPs of one product beyond the primal."""
+
+    def run(num):
+        def call(params, vectors):
+            product = linearized(loss, params).product
+            return [product(v) for v in vectors[:num]]
+
+        return flops(call, params, [tree.scale(k, b) for k in (1.0, 2.0)][:num])
+
+    return run(2) - run(1)
+
+
+def measure(name, net):
+    loss, params = net
+    b = tree.pseudo_random_like(params)
+    unit = flops(jax.value_and_grad(loss), params)
+    floor = linear_flops(loss, params, b) / unit
+    gradient = jax.jit(jax.value_and_grad(loss))
+    calls = {"gradient": lambda: gradient(params)}
+    for kind in KINDS:
+        for num in (FEW, MANY):
+            run = solve(kind, loss, num)
+            assert int(run(params, b).num_products) == num
+            calls[f"{kind} {num}"] = lambda run=run: run(params, b)
+    seconds = interleaved(calls, rounds=9)
+    rows, found = [], {}
+    for kind in KINDS:
+        rounds = zip(
+            seconds[f"{kind} {FEW}"], seconds[f"{kind} {MANY}"], seconds["gradient"], strict=True
+        )
+        found[kind] = statistics.median((b - a) / (MANY - FEW) / g for a, b, g in rounds)
+        rows.append(
+            {
+                "net": name,
+                "n": _nets.size(params),
+                "product by": kind,
+                "gradients": found[kind],
+                "floor by design": FLOOR[name],
+                "floor by XLA": floor,
+                "over design": found[kind] / FLOOR[name],
+                "gradient [ms]": 1e3 * statistics.median(seconds["gradient"]),
+            }
+        )
+    return rows, Target(f"{name}: product over its floor", found["hesskit"] / FLOOR[name], 1.1)
+
+
+def main():
+    nets = {"mlp": _nets.mlp(), "transformer": _nets.transformer(), "pinn": _nets.pinn()}
+    results = [measure(name, net) for name, net in nets.items()]
+    rows = [row for part, _ in results for row in part]
+    report("hvp_floor", __doc__.splitlines()[0], rows, [target for _, target in results])
+
+
+if __name__ == "__main__":
+    main()

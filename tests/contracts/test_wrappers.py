@@ -1,0 +1,165 @@
+"""Inside optax's wrappers, and under JAX's transformations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.contracts.registry import ALL, DEFAULTS
+from tests.contracts.support import advance, assert_same, bowl, data, start, stepper, types, world
+
+each = pytest.mark.parametrize("case", ALL)
+each_default = pytest.mark.parametrize("case", DEFAULTS)
+FREE = {"radius": 0.5, "damping": 1e-2, "sigma": 0.5, "learning_rate": 0.5}
+
+
+def conditional(inner):
+    return optax.conditionally_mask(inner, lambda step, **_: step < 3, forward_extra_args=True)
+
+
+WRAPPERS = {
+    "chain": lambda inner: optax.chain(optax.clip_by_global_norm(1e6), inner),
+    "named_chain": lambda inner: optax.named_chain(("one", optax.identity()), ("two", inner)),
+    "nested": lambda inner: optax.chain(optax.chain(inner), optax.identity()),
+    "apply_if_finite": lambda inner: optax.apply_if_finite(inner, max_consecutive_errors=3),
+    "conditionally_mask": conditional,
+}
+
+
+@each_default
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_a_wrapped_transform_takes_the_same_steps(case, name):
+    opt = WRAPPERS[name](case.make())
+    step = jax.jit(functools.partial(advance, opt, bowl))
+    params, state = start(), opt.init(start())
+    before = types(state)
+    for _ in range(2):
+        params, state, _, _ = step(params, state)
+        assert types(state) == before
+    inner, plain = stepper(case)
+    same, state = start(), inner.init(start())
+    for _ in range(2):
+        same, state, _, _ = plain(same, state, data())
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@each
+def test_inject_hyperparams_without_static_args(case):
+    """All that is a number becomes an array of the state; the rest stays."""
+    if "num_krylov" in case.kwargs:
+        opt = optax.inject_hyperparams(case.factory, static_args=("num_krylov",))(**case.kwargs)
+    else:
+        opt = optax.inject_hyperparams(case.factory)(**case.kwargs)
+    params, state = start(), opt.init(start())
+
+    def update(params, state):
+        return opt.update(params, state, params, value_fn=bowl)
+
+    _, after = jax.eval_shape(update, params, state)
+    shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
+    assert shape(after) == shape(state)
+    numbers = {key: item for key, item in case.kwargs.items() if isinstance(item, float)}
+    assert set(state.hyperparams) == set(numbers)
+
+
+@each_default
+def test_an_injected_learning_rate_can_be_set(case):
+    opt = optax.inject_hyperparams(case.factory)(learning_rate=1.0)
+    params, state = start(), opt.init(start())
+    update = jax.jit(lambda s: opt.update(params, s, params, value_fn=bowl)[0])
+    whole = update(state)
+    state.hyperparams["learning_rate"] = jnp.full_like(state.hyperparams["learning_rate"], 0.5)
+    half = update(state)
+    assert_same(half, jax.tree.map(lambda a: 0.5 * a, whole))
+
+
+def test_a_length_under_inject_hyperparams_names_static_args():
+    case = next(c.values[0] for c in ALL if "num_krylov" in c.values[0].kwargs)
+    opt = optax.inject_hyperparams(case.factory)(**case.kwargs)
+    with pytest.raises(TypeError, match="static_args=.'num_krylov'"):
+        jax.eval_shape(opt.init, start())
+
+
+@each_default
+@pytest.mark.standard_promotion("MultiSteps and schedule_free are optax's")
+@pytest.mark.parametrize("name", ["MultiSteps", "schedule_free"])
+def test_wrappers_that_change_params_or_time(case, name):
+    if name == "MultiSteps":
+        opt = optax.MultiSteps(case.make(), every_k_schedule=2).gradient_transformation()
+    else:
+        opt = optax.contrib.schedule_free(case.make(learning_rate=0.5), learning_rate=0.5)
+    params, state = start(), opt.init(start())
+    shape = jax.eval_shape(functools.partial(advance, opt, bowl), params, state)
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), shape.state) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), state
+    )
+    if name == "MultiSteps":
+        step = jax.jit(functools.partial(advance, opt, bowl))
+        first = step(params, state)
+        assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(first.updates))
+        second = step(first.params, first.state)
+        assert bowl(second.params) < bowl(params) or not second.state.inner_opt_state.info.accepted
+
+
+@each_default
+def test_a_chain_of_two_shares_extra_arguments(case):
+    """A sibling's keyword is ignored by ours, and ours by the sibling."""
+
+    def sibling(updates, state, params=None, *, obj_fn, **_):
+        assert callable(obj_fn)
+        return updates, state
+
+    other = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), sibling)
+    opt = optax.chain(other, case.make())
+    params = start()
+    state = opt.init(params)
+    update = lambda p, s: opt.update(p, s, p, value_fn=bowl, obj_fn=bowl)
+    assert jax.eval_shape(update, params, state)
+
+
+@each_default
+def test_vmap_of_a_scan_of_steps(case):
+    """Every lane is the run alone, whatever the others meet."""
+    opt, step = stepper(case)
+    loss = lambda params, shift: world(params, data()._replace(shift=shift))
+
+    def run(params, shift):
+        def body(carry, _):
+            moved = advance(opt, loss, *carry, shift)
+            return (moved.params, moved.state), moved.value
+
+        return jax.lax.scan(body, (params, opt.init(params)), length=4)
+
+    shifts = jnp.array([0.0, np.nan, 0.3], jnp.float32)
+    params = jax.tree.map(lambda a: jnp.stack([a, a, a]), start())
+    (many, states), _ = jax.jit(jax.vmap(run))(params, shifts)
+    assert_same(jax.tree.map(lambda a: a[1], many), start())
+    for lane in (0, 2):
+        about = data()._replace(shift=shifts[lane])
+        alone, state = start(), opt.init(start())
+        for _ in range(4):
+            alone, state, _, _ = step(alone, state, about)
+        for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(a[lane], b, rtol=2e-3, atol=1e-4)
+        assert states.info.accepted[lane] == state.info.accepted
+
+
+@each_default
+def test_forward_mode_through_a_step(case):
+    """d(step)/d(shift) by JVP against a difference."""
+    opt = case.make()
+    loss = lambda params, shift: world(params, data()._replace(shift=shift))
+
+    def moved(shift):
+        state = opt.init(start())
+        return advance(opt, loss, start(), state, shift).params["b"]["c"]
+
+    both = jax.jit(jax.vmap(lambda shift: jax.jvp(moved, (shift,), (jnp.ones_like(shift),))))
+    shifts = jnp.array([0.04, 0.05, 0.06], jnp.float32)
+    values, tangents = both(shifts)
+    assert jnp.isfinite(tangents).all()
+    np.testing.assert_allclose(tangents[1], (values[2] - values[0]) / 0.02, rtol=0.05, atol=2e-2)
