@@ -17,7 +17,7 @@ import hesskit
 from hesskit.core.status import Status
 
 REPEATS = 3
-PATIENCE = 0.5  # seconds: repeats end when they have taken this long
+PATIENCE = 1.0  # seconds: repeats end when they have taken this long
 WEIGHTS = "1 per value, 2 per gradient, 4 per Hessian product, 2n per dense Hessian"
 
 

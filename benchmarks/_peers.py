@@ -80,8 +80,11 @@ def _hesskit(method: str | None) -> Prepare:
         # optimizer=None is run just as a user would: no bound and no tolerance given.
         limit = {"gtol": GTOL[dtype], "max_steps": max_steps(n)} if method else {}
 
+        def own(x):  # its own function: no program is shared with another solver of this table
+            return fn(x)
+
         def solve(x0):
-            result, seconds = _timed(lambda: hesskit.minimize(fn, x0, optimizer, **limit))
+            result, seconds = _timed(lambda: hesskit.minimize(own, x0, optimizer, **limit))
             products, hessians = int(result.num_products), 0
             name = str(result.method)
             if name.split("(")[0] in DENSE_METHODS:  # a dense Hessian is counted as n products

@@ -29,8 +29,10 @@ published, if the same holds for any published minimum and |f - m| instead of f 
 A false success is a run that claims success at a point that is not stationary. Problems unbounded
 below count for false success only. The cost is in gradient-equivalents (value 1, gradient 2,
 product 4, dense Hessian 2 n); its ratio to scipy.trust-exact's is a median over the problems that
-both brought to a stationary point from the published start. Above n = 200 there are fewer seeds
-(--large-seeds), and scipy.BFGS, whose step costs n^3, is left out; its shares are of the rest.
+both brought to a stationary point from the published start; "finished" is the same over those
+where both also stopped by their own tests, since some peers spin at the rounding floor. Above
+n = 200 there are fewer seeds (--large-seeds), and scipy.BFGS, whose step costs n^3, is left out;
+its shares are of the rest.
 """
 
 import argparse
@@ -171,6 +173,11 @@ def cost_ratio(runs: list[dict], reference: list[dict], key: str = "cost") -> fl
     return statistics.median(ratios) if ratios else float("nan")
 
 
+def finished(runs: list[dict]) -> list[dict]:
+    """The runs that stopped by their own tests: none spins at its floor until the limit."""
+    return [r for r in runs if r["claims_success"]]
+
+
 def summarize(runs: list[dict], reference: list[dict]) -> dict:
     """The scores of one solver."""
     plain = [r for r in runs if r["seed"] is None]
@@ -188,6 +195,7 @@ def summarize(runs: list[dict], reference: list[dict]) -> dict:
         "seeds_published": share(moved_bounded, "reached_published"),
         "seeds_false_successes": sum(r["false_success"] for r in moved),
         "cost_ratio": cost_ratio(runs, reference),
+        "cost_ratio_finished": cost_ratio(finished(runs), finished(reference)),
         "seconds_ratio": cost_ratio(runs, reference, "seconds"),
         "not_stationary": [r["problem"] for r in bounded if not r["stationary"]],
         "not_global": [r["problem"] for r in bounded if not r["reached_global"]],
@@ -235,6 +243,7 @@ COLUMNS = (  # heading, key, format
     ("publ. %", "seeds_published", ".1f"),
     ("false", "seeds_false_successes", "d"),
     ("cost ratio", "cost_ratio", ".2f"),
+    ("finished", "cost_ratio_finished", ".2f"),
     ("time ratio", "seconds_ratio", ".3g"),
 )
 

@@ -17,6 +17,7 @@ from _demo_optax import RATES, adam, lbfgs
 from _demo_pictures import convergence, lowest, paths
 from _demo_problems import PROBLEMS, Problem
 from _demo_runs import WEIGHTS, Method, Run, hesskit_method, tolerance
+from threadpoolctl import threadpool_limits
 
 import hesskit
 
@@ -25,7 +26,8 @@ KRYLOV = 30
 
 NOTES = f"""\
 work: {WEIGHTS}; in `products` a dense Hessian counts n
-run: after compilation, the median of 3 (of 1 or 2 where they take long)
+run: after compilation, the median of 3 (of 1 or 2 where they take long); LAPACK on one thread,
+     for two that share a matrix of order 100 mostly wait for each other
 stop: |grad| <= eps^(2/3) (1 + |value|); optax.lbfgs also where it no longer moves
 optax.adam: the best of the learning rates {", ".join(f"{rate:g}" for rate in RATES)}
 above {DENSE_LIMIT} parameters: no dense methods, and saddle_free_newton(num_krylov={KRYLOV})"""
@@ -139,9 +141,10 @@ def main() -> None:
     print(f"{dtype} on {jax.devices()[0].platform}, jax {jax.__version__}")
     print(NOTES)
     pictures = []
-    for make in PROBLEMS:
-        if not options.only or make.__name__ in options.only:
-            pictures += solve(make(), options.output)
+    with threadpool_limits(1, user_api="blas"):
+        for make in PROBLEMS:
+            if not options.only or make.__name__ in options.only:
+                pictures += solve(make(), options.output)
     print(f"\n{time.perf_counter() - begin:.0f} seconds in all. Pictures:")
     for picture in pictures:
         print(f"  {picture}")

@@ -847,6 +847,7 @@ _MGH_FIXED = (
         _mgh(17),
         printed="5.46489e-5",
     ),
+    # MGH prints 5.65565e-3 as well, a saddle: one eigenvalue of the Hessian there is negative.
     _squares(
         "biggs_exp6",
         _biggs_exp6,

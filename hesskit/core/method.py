@@ -220,7 +220,7 @@ def start(rule: Rule, params: Params) -> State:
         model=model,
         params=params,
         step=zero_step(params, dtype),
-        tolerance=default_tolerance(params),
+        tolerance=jnp.full((2,), tree.coarsest_eps(params), dtype),
         indefinite=jnp.array(False),
         info=empty_info(rule, model, jnp.copy(size), dtype),
     )

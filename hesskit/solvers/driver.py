@@ -143,6 +143,45 @@ class _Updated(NamedTuple):
     aux: Any  # at `best`
 
 
+def _arrive(problem: Problem, carry: _Updated, params: Params) -> tuple[_Updated, Report]:
+    """Evaluates `params`, where the last update led, and keeps the best point."""
+    evaluation = value_and_grad(problem.fn, params, has_aux=True)
+    dtype = carry.now.value.dtype
+    value = evaluation.value.astype(dtype)
+    now = Point(params, value, tree.norm(evaluation.grad).astype(dtype))
+    finite = jnp.isfinite(value) & jnp.isfinite(now.grad_norm)
+    eps = float(jnp.finfo(evaluation.value.dtype).eps)
+    # A resumed run evaluates the last point again: another value, another objective.
+    stale = carry.fresh & (value != carry.now.value)
+    lowest = jnp.where(stale, jnp.inf, carry.best.value)
+    floor = rounding_floor(lowest, lowest, eps)
+    close = _at_rest(now, problem.tolerance) & (value <= lowest + floor)
+    better = stale | (finite & ((value < lowest) | close))
+    best = tree.where(better, now, carry.best)
+    aux = tree.where(better, evaluation.aux, carry.aux)
+    at_rest = _at_rest(best, problem.tolerance)
+    failed = jnp.where(carry.fresh, Status.NONFINITE_START, Status.NONFINITE_TRIALS)
+    status = jnp.where(finite, word(carry.inner, at_rest, carry.fresh), failed)
+    status = jnp.where(unbounded(value, eps), Status.UNBOUNDED, status)
+    one = jnp.ones((), jnp.int32)
+    more = [jnp.where(carry.fresh, 0, count) for count in counts(carry.inner)]
+    report = Report(
+        best=best,
+        now=now,
+        aux=aux,
+        step_norm=tree.norm(tree.sub(params, carry.now.params)),
+        accepted=better | carry.fresh,
+        status=status.astype(jnp.int32),
+        at_rest=at_rest,
+        indefinite=status == Status.SADDLE,
+        at_floor=jnp.array(False),
+        num_values=one + more[0],
+        num_grads=one + more[1],
+        num_products=more[2],
+    )
+    return _Updated(now, evaluation.grad, carry.inner, jnp.array(False), best, aux), report
+
+
 def updated(
     optimizer: optax.GradientTransformationExtraArgs, problem: Problem, like: Params
 ) -> Driver:
@@ -204,39 +243,6 @@ def updated(
         params, inner = tree.while_once(
             ~carry.fresh, lambda: update(carry), (carry.now.params, carry.inner)
         )
-        evaluation = value_and_grad(problem.fn, params, has_aux=True)
-        value = evaluation.value.astype(dtype)
-        now = Point(params, value, tree.norm(evaluation.grad).astype(dtype))
-        finite = jnp.isfinite(value) & jnp.isfinite(now.grad_norm)
-        eps = float(jnp.finfo(evaluation.value.dtype).eps)
-        # A resumed run evaluates the last point again: another value, another objective.
-        stale = carry.fresh & (value != carry.now.value)
-        lowest = jnp.where(stale, inf, carry.best.value)
-        floor = rounding_floor(lowest, lowest, eps)
-        close = _at_rest(now, problem.tolerance) & (value <= lowest + floor)
-        better = stale | (finite & ((value < lowest) | close))
-        best = tree.where(better, now, carry.best)
-        aux = tree.where(better, evaluation.aux, carry.aux)
-        at_rest = _at_rest(best, problem.tolerance)
-        failed = jnp.where(carry.fresh, Status.NONFINITE_START, Status.NONFINITE_TRIALS)
-        status = jnp.where(finite, word(inner, at_rest, carry.fresh), failed)
-        status = jnp.where(unbounded(value, eps), Status.UNBOUNDED, status)
-        one = jnp.ones((), jnp.int32)
-        more = [jnp.where(carry.fresh, 0, count) for count in counts(inner)]
-        report = Report(
-            best=best,
-            now=now,
-            aux=aux,
-            step_norm=tree.norm(tree.sub(params, carry.now.params)),
-            accepted=better | carry.fresh,
-            status=status.astype(jnp.int32),
-            at_rest=at_rest,
-            indefinite=status == Status.SADDLE,
-            at_floor=jnp.array(False),
-            num_values=one + more[0],
-            num_grads=one + more[1],
-            num_products=more[2],
-        )
-        return _Updated(now, evaluation.grad, inner, jnp.array(False), best, aux), report
+        return _arrive(problem, carry._replace(inner=inner), params)
 
     return Driver(start, resume, advance)

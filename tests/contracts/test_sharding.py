@@ -9,7 +9,7 @@ from tests.contracts.registry import ALL, GLOBALIZED
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
-TARGET = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 8, 4)
+TARGET = np.linspace(-1, 1, 8, dtype=np.float32).reshape(1, 8)
 
 
 def loss(params):
@@ -22,7 +22,7 @@ def setup(kind, dtype="float32"):
     types = (getattr(jax.sharding.AxisType, kind),)
     mesh = jax.make_mesh((8,), ("x",), axis_types=types)
     sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
-    weights = jax.device_put(jnp.full((2, 8, 4), 0.1, dtype), sharding)
+    weights = jax.device_put(jnp.full((1, 8), 0.1, dtype), sharding)
     return mesh, sharding, {"w": weights, "b": jnp.ones((), "float32")}
 
 
