@@ -106,7 +106,8 @@ class State(NamedTuple):
       model: the method's own: factorizations, directions.
       params: the kept point (None inside an optax state, which gets it with each update).
       step: the proposed `Step` (None inside an optax state).
-      tolerance: (2,), when the gradient counts as zero: `is_at_rest`.
+      tolerance: (), |grad| at which the gradient counts as zero. A solver sets it; a loop of
+        updates goes on to eps, where nothing is left to gain.
       indefinite: negative curvature was found at the kept point.
       info: what the last update did.
     """
@@ -142,9 +143,18 @@ def unbounded(value: Array, eps: float) -> Array:
 
 
 def default_tolerance(params: Params) -> Array:
-    """eps^(2/3), absolute and relative to f: between sqrt(eps), easy, and eps, out of reach."""
-    eps = tree.coarsest_eps(params)
-    return jnp.full((2,), eps ** (2 / 3), tree.result_dtype(params))
+    """eps^(2/3): between sqrt(eps), which is easy, and eps, which rounding forbids.
+
+    Not relative to f, which an added constant would change; where f is so large that its rounding
+    keeps |g| above this, the run ends at the rounding floor.
+
+    Args:
+      params: the coarsest leaf gives eps.
+
+    Returns:
+      A tolerance for |g|, ().
+    """
+    return jnp.asarray(tree.coarsest_eps(params) ** (2 / 3), tree.result_dtype(params))
 
 
 def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
@@ -165,20 +175,8 @@ def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
 
 
 def is_at_rest(grad_norm: Array, value: Array, tolerance: Array) -> Array:
-    """Whether |g| <= tolerance[0] + tolerance[1] max(f, 0), and f is finite.
-
-    Not relative to a negative f: one that falls without end would pass for a minimum.
-
-    Args:
-      grad_norm: |g|, ().
-      value: f, ().
-      tolerance: absolute and relative, (2,).
-
-    Returns:
-      () bool.
-    """
-    limit = tolerance[0] + tolerance[1] * jnp.maximum(value, 0)
-    return jnp.isfinite(value) & (grad_norm <= limit)
+    """Whether |g| <= tolerance, and f is finite."""
+    return (grad_norm <= tolerance) & jnp.isfinite(value)
 
 
 def context(state: State) -> Context:
@@ -220,7 +218,7 @@ def start(rule: Rule, params: Params) -> State:
         model=model,
         params=params,
         step=zero_step(params, dtype),
-        tolerance=jnp.full((2,), tree.coarsest_eps(params), dtype),
+        tolerance=jnp.asarray(tree.coarsest_eps(params), dtype),
         indefinite=jnp.array(False),
         info=empty_info(rule, model, jnp.copy(size), dtype),
     )

@@ -63,7 +63,7 @@ class Driver(NamedTuple):
 class Problem(NamedTuple):
     """What a driver needs: `fn(params) -> (value, aux)` on real params, and the tolerance.
 
-    `tolerance` is (2,), as in `method.is_at_rest`; `aux` has the shapes of aux.
+    `tolerance` is (), for |grad|; `aux` has the shapes of aux.
     """
 
     fn: Callable[[Params], tuple[Array, Any]]

@@ -34,7 +34,7 @@ class Static(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When to stop: `tolerance` (2,) as in `driver.Problem`, the rest (); 0 turns a test off."""
+    """When to stop: `tolerance` is for |grad|. All (); 0 turns a test off."""
 
     tolerance: Array
     ftol: Array

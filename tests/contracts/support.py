@@ -64,9 +64,7 @@ class Moved(NamedTuple):
 def advance(opt: Any, fn: Any, params: Any, state: Any, *args: Any) -> Moved:
     """One step the way a user writes it."""
     value, grad = jax.value_and_grad(fn)(params, *args)
-    updates, state = opt.update(
-        grad, state, params, value=value, grad=grad, value_fn=fn, args=args
-    )
+    updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=fn, args=args)
     return Moved(optax.apply_updates(params, updates), state, updates, value)
 
 
@@ -89,7 +87,9 @@ def stepper(case: Case) -> tuple[Any, Any]:
 def types(tree: Any) -> Any:
     """Shape, dtype, weak type and sharding of every leaf, by path."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): str(jax.typeof(leaf)) + _weak(leaf) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path): str(jax.typeof(leaf)) + _weak(leaf) for path, leaf in leaves
+    }
 
 
 def _weak(leaf: Any) -> str:

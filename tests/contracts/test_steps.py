@@ -1,6 +1,7 @@
 """What a step does to params, value and state: accepting, rejecting, meeting NaN."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -195,9 +196,7 @@ def test_value_and_grad_are_recycled(case):
     def step(carry):
         params, state = carry
         value, grad = value_and_grad(params, state=state)
-        updates, state = opt.update(
-            grad, state, params, value=value, grad=grad, value_fn=bowl
-        )
+        updates, state = opt.update(grad, state, params, value=value, grad=grad, value_fn=bowl)
         return optax.apply_updates(params, updates), state
 
     def going(carry):
@@ -242,7 +241,9 @@ def upstream_run(case):
 def test_what_comes_from_upstream_never_leads_uphill(case, factor):
     values = upstream_run(case)(jnp.full((), factor, jnp.float32))
     assert jnp.all(values[1:] <= values[:-1] * (1 + 10 * ULP))
-    if 0 < factor < 2 or factor != max(factor, 0):  # what does not descend gives way to the gradient
+    if 0 < factor < 2 or factor != max(
+        factor, 0
+    ):  # what does not descend gives way to the gradient
         assert values[-1] < 0.98 * values[0]
 
 
@@ -254,5 +255,5 @@ def test_clipping_upstream_keeps_descent(case):
     for _ in range(30):
         params, state, _, value = step(params, state, data())
         values.append(float(value))
-    assert all(new <= old * (1 + 10 * ULP) for old, new in zip(values, values[1:], strict=False))
+    assert all(new <= old * (1 + 10 * ULP) for old, new in itertools.pairwise(values))
     assert values[-1] < 0.98 * values[0]

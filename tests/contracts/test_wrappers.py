@@ -13,7 +13,6 @@ from tests.contracts.support import advance, assert_same, bowl, data, start, ste
 
 each = pytest.mark.parametrize("case", ALL)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
-FREE = {"radius": 0.5, "damping": 1e-2, "sigma": 0.5, "learning_rate": 0.5}
 
 
 def conditional(inner):
@@ -80,7 +79,7 @@ def test_an_injected_learning_rate_can_be_set(case):
 def test_a_length_under_inject_hyperparams_names_static_args():
     case = next(c.values[0] for c in ALL if "num_krylov" in c.values[0].kwargs)
     opt = optax.inject_hyperparams(case.factory)(**case.kwargs)
-    with pytest.raises(TypeError, match="static_args=.'num_krylov'"):
+    with pytest.raises(TypeError, match=r"static_args=.'num_krylov'"):
         jax.eval_shape(opt.init, start())
 
 

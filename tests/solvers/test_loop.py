@@ -9,7 +9,7 @@ from hesskit.core.status import Status
 from hesskit.solvers import driver, loop
 from hesskit.solvers.driver import Point
 
-LIMITS = {"tolerance": [1e-6, 0.0], "ftol": 0.0, "xtol": 0.0, "max_steps": 20}
+LIMITS = {"tolerance": 1e-6, "ftol": 0.0, "xtol": 0.0, "max_steps": 20}
 
 
 def scripted(codes: dict[int, Status], accepted: bool = True) -> driver.Driver:
