@@ -277,7 +277,7 @@ def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
         num_grads=before.num_grads + 1,
     )
     kept = after.info.accepted & ~failed
-    info = info._replace(accepted=kept)
+    info = info._replace(accepted=kept, **rule.describe(after.model, after.size))
     after = after._replace(info=info)
     step = tree.where(kept, state.step.step, tree.zeros_like(state.step.step))
     return step, after

@@ -19,7 +19,7 @@ def fn(x):
 
 
 def problem(objective=fn, gtol: float = 1e-4) -> driver.Problem:
-    return driver.Problem(objective, jnp.array([gtol, 0.0]), {"x": jnp.zeros(2)})
+    return driver.Problem(objective, jnp.array(gtol), {"x": jnp.zeros(2)})
 
 
 def engine_of(name: str, objective=fn) -> driver.Driver:
