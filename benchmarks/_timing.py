@@ -61,14 +61,14 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def compiled(fn: Callable[..., Any], *args: Any) -> Any:
+    """The program, compiled ahead of time: to call, and to ask for its cost."""
+    return jax.jit(fn).lower(*args).compile()
+
+
 def flops(fn: Callable[..., Any], *args: Any) -> float:
     """XLA's own count for the compiled program; the body of a loop counts once."""
-    return float(jax.jit(fn).lower(*args).compile().cost_analysis()["flops"])
-
-
-def temporary_bytes(fn: Callable[..., Any], *args: Any) -> int:
-    """What the compiled program needs beside its arguments and results."""
-    return int(jax.jit(fn).lower(*args).compile().memory_analysis().temp_size_in_bytes)
+    return float(compiled(fn, *args).cost_analysis()["flops"])
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:

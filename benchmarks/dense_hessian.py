@@ -11,12 +11,12 @@ import statistics
 import jax
 
 from benchmarks import _nets
-from benchmarks._timing import Target, interleaved, ratio, report, temporary_bytes
+from benchmarks._timing import Target, compiled, interleaved, ratio, report
 from hesskit.core import tree
 from hesskit.core.derivatives import linearized
 from hesskit.linalg.dense import dense
 
-CHUNKS = (8, 16, 32, 64, 128, 256)
+CHUNKS = (16, 64, 256)
 
 
 def ours(loss, chunk_size=None):
@@ -27,10 +27,14 @@ def measure(name, net):
     loss, params = net
     calls = {"jax.hessian": jax.hessian(loss), "hesskit": ours(loss)}
     calls |= {f"chunks of {size}": ours(loss, size) for size in CHUNKS}
-    compiled = {key: jax.jit(call) for key, call in calls.items()}
-    bytes_ = {key: temporary_bytes(call, params) for key, call in calls.items()}
+    programs = {key: compiled(call, params) for key, call in calls.items()}
+    bytes_ = {
+        key: program.memory_analysis().temp_size_in_bytes for key, program in programs.items()
+    }
     seconds = interleaved(
-        {key: lambda call=call: call(params) for key, call in compiled.items()}, rounds=5
+        {key: lambda program=program: program(params) for key, program in programs.items()},
+        rounds=3,
+        least=0,
     )
     rows = [
         {
@@ -52,9 +56,9 @@ def measure(name, net):
 
 def main():
     nets = {
-        "mlp": _nets.mlp((32, 32, 10), 256),
+        "mlp": _nets.mlp((32, 32, 10), 128),
         "conv": _nets.conv(),
-        "pinn": _nets.pinn((2, 32, 32, 1), 128),
+        "pinn": _nets.pinn((2, 32, 32, 1), 64),
     }
     results = [measure(name, net) for name, net in nets.items()]
     rows = [row for part, _ in results for row in part]

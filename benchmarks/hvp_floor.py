@@ -20,8 +20,8 @@ from hesskit.core import tree
 from hesskit.core.derivatives import linearized
 from hesskit.linalg.cg import cg
 
-FEW, MANY = 2, 12
-DAMPING = 3.0  # keeps CG going: no negative curvature, no convergence within MANY products
+FEW, MANY = 2, 10
+DAMPING = 1.0  # keeps CG from meeting negative curvature at once
 FLOOR = {"mlp": 1.5, "transformer": 2.0, "pinn": 2.0}
 
 
@@ -48,7 +48,7 @@ KINDS = {
 
 
 def solve(kind, loss, num):
-    """A CG run of exactly `num` products."""
+    """A CG run of at most `num` products."""
 
     def run(params, b):
         product = KINDS[kind](loss, params)
@@ -76,19 +76,20 @@ def measure(name, net):
     unit = flops(jax.value_and_grad(loss), params)
     floor = linear_flops(loss, params, b) / unit
     gradient = jax.jit(jax.value_and_grad(loss))
-    calls = {"gradient": lambda: gradient(params)}
+    calls, products = {"gradient": lambda: gradient(params)}, {}
     for kind in KINDS:
         for num in (FEW, MANY):
             run = solve(kind, loss, num)
-            assert int(run(params, b).num_products) == num
+            products[kind, num] = int(run(params, b).num_products)
             calls[f"{kind} {num}"] = lambda run=run: run(params, b)
-    seconds = interleaved(calls, rounds=9)
+    seconds = interleaved(calls, rounds=5)
     rows, found = [], {}
     for kind in KINDS:
         rounds = zip(
             seconds[f"{kind} {FEW}"], seconds[f"{kind} {MANY}"], seconds["gradient"], strict=True
         )
-        found[kind] = statistics.median((b - a) / (MANY - FEW) / g for a, b, g in rounds)
+        more = products[kind, MANY] - products[kind, FEW]
+        found[kind] = statistics.median((b - a) / more / g for a, b, g in rounds)
         rows.append(
             {
                 "net": name,
@@ -105,7 +106,7 @@ def measure(name, net):
 
 
 def main():
-    nets = {"mlp": _nets.mlp(), "transformer": _nets.transformer(), "pinn": _nets.pinn()}
+    nets = {"mlp": _nets.mlp(batch=512), "transformer": _nets.transformer(), "pinn": _nets.pinn()}
     results = [measure(name, net) for name, net in nets.items()]
     rows = [row for part, _ in results for row in part]
     report("hvp_floor", __doc__.splitlines()[0], rows, [target for _, target in results])

@@ -80,9 +80,17 @@ def scale(c: Scalar, x: Params) -> Params:
     return jax.tree.map(lambda a: jnp.asarray(c, jnp.finfo(a.dtype).dtype) * a, x)
 
 
+def _rounded(a: Array) -> Array:
+    """`a`, rounded to its dtype: XLA may keep a bfloat16 that stays inside a program in float32."""
+    if a.dtype not in (jnp.bfloat16, jnp.float16):
+        return a
+    info = jnp.finfo(a.dtype)
+    return jax.lax.reduce_precision(a, exponent_bits=info.nexp, mantissa_bits=info.nmant)
+
+
 def add(x: Params, y: Params) -> Params:
-    """`x + y` in the dtype of `x`."""
-    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), x, y)
+    """`x + y` in the dtype of `x`, to the bit what `optax.apply_updates` gives."""
+    return jax.tree.map(lambda a, b: _rounded(a + _rounded(b.astype(a.dtype))), x, y)
 
 
 def axpy(c: Scalar, x: Params, y: Params) -> Params:

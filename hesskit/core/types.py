@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
+from jax.typing import ArrayLike
 
 Array = jax.Array
 Params = Any
 """Any pytree of arrays: what is optimized, and any vector of that shape."""
-Scalar = chex.Numeric
+Scalar = ArrayLike
 """A () array or a Python number."""
 ValueFn = Callable[..., Array]
 """`value_fn(params, ...) -> ()`, the objective."""

@@ -64,6 +64,12 @@ def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformat
     """One object per set of arguments, so that an inline factory call hits the same jit cache.
 
     Arguments that cannot be hashed (arrays, tracers) make a new object each time.
+
+    Args:
+      factory: makes a transformation.
+
+    Returns:
+      The same factory, memoized.
     """
     cached = functools.lru_cache(maxsize=256, typed=True)(factory)
 
@@ -145,10 +151,7 @@ def _right_hand_side(updates: Params, given: Params | None) -> Callable[[Params]
     """The gradient, or what an upstream transform made of it if that still descends."""
 
     def choose(grad: Params) -> Params:
-        if given is None:
-            changed = jnp.array(True)
-        else:
-            changed = ~tree.equal(updates, given)
+        changed = jnp.array(True) if given is None else ~tree.equal(updates, given)
         cosine = DESCENT * tree.norm(updates) * tree.norm(grad)
         descends = (tree.vdot(updates, grad) >= cosine) & tree.all_finite(updates)
         return tree.where(changed & descends, tree.cast_like(updates, grad), grad)

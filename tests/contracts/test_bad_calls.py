@@ -50,7 +50,7 @@ def test_masked_by_optax(case):
         optax.masked(case.make(), mask).init(start())
     labels = {"a": "ours", "b": {"c": "theirs"}}
     split = optax.partition({"ours": case.make(), "theirs": optax.sgd(1.0)}, labels)
-    with pytest.raises(TypeError, match="use hesskit.masked"):
+    with pytest.raises(TypeError, match=r"use hesskit\.masked"):
         split.init(start())
 
 

@@ -33,7 +33,7 @@ def typed(tree):
 @pytest.mark.parametrize("case", ALL)
 def test_types_on_an_explicit_mesh(case):
     """optax's sharding tests: float16, init and update, traced."""
-    mesh, sharding, params = setup("Explicit", "float16")
+    mesh, _, params = setup("Explicit", "float16")
     opt = case.make()
     with jax.set_mesh(mesh):
         state = opt.init(params)

@@ -1,0 +1,93 @@
+"""What does it cost to call us: a jitted `update` at n = 10, and `import hesskit`?
+
+    python -m benchmarks.dispatch
+
+A call is `jax.jit` of `update` alone, gradient and value given, on a trivial quadratic: flattening
+the state, the dispatch and the small kernels of one step. The dispatch alone is a jitted identity
+on the same arguments and results. The import is what `import hesskit` adds to `import jax, optax`,
+in fresh processes.
+"""
+
+import statistics
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import hesskit
+from benchmarks._timing import Target, interleaved, ratio, report
+
+N = 10
+IMPORT = """
+import time, jax, optax
+begin = time.perf_counter()
+import hesskit
+print(time.perf_counter() - begin)
+"""
+PEER = "optax.lbfgs"
+
+
+def quadratic(x):
+    return 0.5 * jnp.sum(x * x)
+
+
+def calls(optimizer):
+    """One update, and the identity on the same trees."""
+    params = jnp.arange(1.0, N + 1)
+    value, grad = jax.value_and_grad(quadratic)(params)
+    state = optimizer.init(params)
+
+    @jax.jit
+    def update(grad, state, params, value):
+        return optimizer.update(
+            grad, state, params, value=value, grad=grad, value_fn=quadratic
+        )
+
+    @jax.jit
+    def identity(grad, state, params, value):
+        return jax.tree.map(lambda leaf: leaf + jnp.ones_like(leaf), (grad + params, state, value))
+
+    arguments = (grad, state, params, value)
+    return lambda: update(*arguments), lambda: identity(*arguments)
+
+
+def import_seconds():
+    answer = subprocess.run(
+        [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+    )
+    return float(answer.stdout)
+
+
+def main():
+    optimizers = {PEER: optax.lbfgs(), "newton_cg": hesskit.newton_cg()}
+    optimizers["trust_region"] = hesskit.trust_region()
+    updates, identities = {}, {}
+    for name, optimizer in optimizers.items():
+        updates[name], identities[name] = calls(optimizer)
+    seconds = interleaved(updates, rounds=15)
+    dispatch = interleaved(identities, rounds=15)
+    rows = [
+        {
+            "update": name,
+            "call [us]": 1e6 * statistics.median(seconds[name]),
+            f"call over {PEER}": ratio(seconds[name], seconds[PEER]),
+            "dispatch [us]": 1e6 * statistics.median(dispatch[name]),
+            f"dispatch over {PEER}": ratio(dispatch[name], dispatch[PEER]),
+        }
+        for name in optimizers
+    ]
+    imports = [import_seconds() for _ in range(5)]
+    rows.append({"update": "import hesskit", "call [us]": 1e6 * statistics.median(imports)})
+    targets = [
+        Target(f"{name}: call over {PEER}", ratio(seconds[name], seconds[PEER]), 1.2)
+        for name in optimizers
+        if name != PEER
+    ]
+    targets.append(Target("seconds of import hesskit", min(imports), 0.15))
+    report("dispatch", __doc__.splitlines()[0], rows, targets)
+
+
+if __name__ == "__main__":
+    main()
