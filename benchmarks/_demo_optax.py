@@ -43,7 +43,7 @@ def _write(record: _Record, value: Any, grad: Any, count: Any, params: Any) -> _
     return _Record(
         record.value.at[row].set(value),
         record.grad_norm.at[row].set(optax.tree.norm(grad)),
-        record.num_values.at[row].set(count),
+        record.num_values.at[row].set(jnp.asarray(count, jnp.int32)),
         None if record.params is None else record.params.at[row].set(params),
         row + 1,
     )

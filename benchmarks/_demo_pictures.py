@@ -77,7 +77,7 @@ def convergence(problem: Problem, runs: list[Run], folder: Path) -> Path:
     _draw(axes[1], runs, norms, _bottom(norms, 0.0))
     for ax in axes[1]:
         ax.axhline(tolerance(dtype) * (1 + abs(best)), color="0.4", lw=0.9, ls=(0, (6, 3)))
-    zero = f"bottom line: no more than rounding in {dtype}" if best else "bottom line: 0"
+    zero = f"bottom line: the rounding of {dtype}" if best else "bottom line: 0"
     axes[0, 0].set_ylabel(f"lowest value so far − best of all\n({zero})")
     axes[1, 0].set_ylabel("smallest gradient norm so far\n(dashed: the tolerance)")
     axes[1, 0].set_xlabel(f"work\n({WEIGHTS})")

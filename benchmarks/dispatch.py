@@ -41,9 +41,7 @@ def calls(optimizer):
 
     @jax.jit
     def update(grad, state, params, value):
-        return optimizer.update(
-            grad, state, params, value=value, grad=grad, value_fn=quadratic
-        )
+        return optimizer.update(grad, state, params, value=value, grad=grad, value_fn=quadratic)
 
     @jax.jit
     def identity(grad, state, params, value):

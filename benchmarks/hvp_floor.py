@@ -21,7 +21,7 @@ from hesskit.core.derivatives import linearized
 from hesskit.linalg.cg import cg
 
 FEW, MANY = 2, 10
-DAMPING = 1.0  # keeps CG from meeting negative curvature at once
+SHARE = 0.5  # CG sees I + SHARE H / |H|: no negative curvature, and MANY products to converge
 FLOOR = {"mlp": 1.5, "transformer": 2.0, "pinn": 2.0}
 
 
@@ -47,14 +47,27 @@ KINDS = {
 }
 
 
-def solve(kind, loss, num):
-    """A CG run of at most `num` products."""
+def solver(kind, loss, scale):
+    """A CG run of `num` products of I + scale H, one program for every `num`."""
 
-    def run(params, b):
+    def run(params, b, num):
         product = KINDS[kind](loss, params)
-        return cg(lambda v: tree.axpy(DAMPING, v, product(v)), b, tol=0.0, max_products=num)
+        return cg(lambda v: tree.axpy(scale, product(v), v), b, tol=0.0, max_products=num)
 
     return jax.jit(run)
+
+
+def largest(loss, params, v):
+    """The size of the Hessian, by a few power iterations."""
+
+    @jax.jit
+    def multiply(v):
+        hv = linearized(loss, params).product(v)
+        return tree.scale(1 / tree.norm(hv), hv), tree.norm(hv)
+
+    for _ in range(8):
+        v, size = multiply(v)
+    return float(size)
 
 
 def linear_flops(loss, params, b):
@@ -76,20 +89,20 @@ def measure(name, net):
     unit = flops(jax.value_and_grad(loss), params)
     floor = linear_flops(loss, params, b) / unit
     gradient = jax.jit(jax.value_and_grad(loss))
-    calls, products = {"gradient": lambda: gradient(params)}, {}
+    scale = SHARE / largest(loss, params, b)
+    calls = {"gradient": lambda: gradient(params)}
     for kind in KINDS:
+        run = solver(kind, loss, scale)
         for num in (FEW, MANY):
-            run = solve(kind, loss, num)
-            products[kind, num] = int(run(params, b).num_products)
-            calls[f"{kind} {num}"] = lambda run=run: run(params, b)
+            assert int(run(params, b, num).num_products) == num
+            calls[f"{kind} {num}"] = lambda run=run, num=num: run(params, b, num)
     seconds = interleaved(calls, rounds=5)
     rows, found = [], {}
     for kind in KINDS:
         rounds = zip(
             seconds[f"{kind} {FEW}"], seconds[f"{kind} {MANY}"], seconds["gradient"], strict=True
         )
-        more = products[kind, MANY] - products[kind, FEW]
-        found[kind] = statistics.median((b - a) / more / g for a, b, g in rounds)
+        found[kind] = statistics.median((b - a) / (MANY - FEW) / g for a, b, g in rounds)
         rows.append(
             {
                 "net": name,

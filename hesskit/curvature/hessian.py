@@ -5,14 +5,16 @@ r"""The Hessian of a scalar function: one product, and the dense matrix.
 Source: Pearlmutter (1994); Griewank & Walther (2008), chapter 3.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.derivatives import linearized
-from hesskit.core.types import Array, Params, ValueFn
+from hesskit.core.types import Array, Params, Product, ValueFn
 from hesskit.linalg.dense import dense
+from hesskit.linalg.operator import Operator, operator
 
 
 def hvp(value_fn: ValueFn, params: Params, v: Params, *, args: Any = ()) -> Params:
@@ -107,3 +109,47 @@ def blocks(matrix: Array, params: Params) -> Params:
         return jax.tree.map(lambda a: a.reshape(*a.shape[:-1], *like.shape), parts)
 
     return jax.tree.map(block, rows, params)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hessian:
+    """The curvature of `value_fn`; equal for equal functions, so that programs are shared."""
+
+    value_fn: ValueFn
+
+    def __call__(self, params: Params, args: Any) -> Product:
+        fn, start = objective.real(self.value_fn, params, args=args, caller="hessian_operator")
+        product = linearized(fn, start).product
+        assert product is not None
+        return product
+
+
+def hessian_operator(value_fn: ValueFn, params: Params, *, args: Any = ()) -> Operator:
+    """The Hessian of `value_fn` at `params` as an operator: products, sums, solves, the matrix.
+
+    Nothing is computed yet. A compiled program serves all points and data of the same shapes.
+
+    Args:
+      value_fn: `value_fn(params, ...) -> ()`.
+      params: a pytree of real or complex float arrays.
+      args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
+
+    Returns:
+      An `Operator` on vectors like params. For complex leaves C^n is R^{2n}.
+
+    Raises:
+      TypeError: a leaf or an entry of `args` is no array of numbers, `value_fn` is no function.
+      ValueError: params is empty.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from hesskit.curvature.hessian import hessian_operator
+      >>> op = hessian_operator(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]))
+      >>> print(op @ jnp.ones(2), (2 * op).shift(1.0).dense().diagonal())
+      [ 6. 12.] [13. 25.]
+      >>> print(op.solve(jnp.ones(2)).round(4))
+      [0.1667 0.0833]
+    """
+    errors.check_callable(value_fn, name="value_fn")
+    errors.check_data(args)
+    return operator(_Hessian(value_fn), errors.check_params(params), args)

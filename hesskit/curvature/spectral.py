@@ -80,6 +80,16 @@ def roused(model: Spectrum, context: Context) -> Array:
     return c.at[0].set(jnp.where(leaves, push, c[0]))
 
 
+def finite_hessian(
+    evaluation: Evaluation, params: Params, chunk_size: int | None
+) -> tuple[Array, Array]:
+    """The dense Hessian, and whether it is finite; if not, the identity in its place."""
+    assert evaluation.product is not None
+    matrix = dense(evaluation.product, params, chunk_size=chunk_size)
+    finite = jnp.all(jnp.isfinite(matrix))
+    return jnp.where(finite, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype)), finite
+
+
 def build(
     evaluation: Evaluation,
     rhs: Params,
@@ -90,10 +100,8 @@ def build(
     chunk_size: int | None = None,
 ) -> Built:
     """The spectrum at the kept point, from n products."""
-    assert evaluation.product is not None
     n = model.scale.shape[0]
-    matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
-    matrix = jnp.where(jnp.all(jnp.isfinite(matrix)), matrix, jnp.eye(n, dtype=matrix.dtype))
+    matrix, _ = finite_hessian(evaluation, context.params, chunk_size)
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)

@@ -94,7 +94,7 @@ def _by_eigenvalue(matrix: Array, b: Array, context: Context) -> _Direction:
 
 
 def _by_cholesky(matrix: Array, b: Array, context: Context) -> _Direction:
-    """B = H + E; only where g is zero the spectrum is asked for a way down."""
+    """B = H + E; only where g is zero, or p short, the spectrum is asked for a way down."""
     factored = modified_cholesky(matrix, LIFT)
     p = -solve(factored, b)
 
@@ -102,10 +102,12 @@ def _by_cholesky(matrix: Array, b: Array, context: Context) -> _Direction:
         model = _spectrum(matrix, b)
         w, c = model.eigenvalues, spectral.roused(model, context)
         first = jnp.where(c[0] > 0, -1, 1) * jnp.abs(c[0] / w[0])
-        indefinite = spectral.is_indefinite(w, context.params)
-        return jnp.where(indefinite, first * model.vectors[:, 0], p), indefinite
+        down = jnp.where(c[0] != model.coefficients[0], first * model.vectors[:, 0], p)
+        return down, spectral.is_indefinite(w, context.params)
 
-    found = tree.while_once(context.at_rest, look, (p, factored.is_modified))
+    short = tree.norm(p) <= tree.coarsest_eps(context.params) ** 0.25
+    needed = context.at_rest | (factored.is_modified & short)
+    found = tree.while_once(needed, look, (p, factored.is_modified))
     return _Direction(found[0], factored.is_modified, found[1], jnp.zeros((), bool))
 
 
@@ -144,9 +146,7 @@ def _build_line(
 ) -> Built:
     """The line of an accepting or modified form; it descends, or is zero where g is."""
     del model
-    matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
-    finite = jnp.all(jnp.isfinite(matrix))
-    matrix = jnp.where(finite, matrix, jnp.eye(matrix.shape[0], dtype=matrix.dtype))
+    matrix, finite = spectral.finite_hessian(evaluation, context.params, chunk_size)
     g, b = tree.ravel(evaluation.grad), tree.ravel(rhs)
     p, modified, indefinite, stays = DIRECTIONS[modification](matrix, b, context)
     slope, bend = jnp.sum(g * p), jnp.sum(p * (matrix @ p))
@@ -162,6 +162,7 @@ def _build_textbook(
 ) -> Built:
     """p = -H^{-1} g and nothing else."""
     del model
+    assert evaluation.product is not None
     matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
     b = tree.ravel(rhs)
     p, no = jnp.linalg.solve(matrix, -b), jnp.zeros((), bool)
@@ -235,9 +236,8 @@ def newton(
 
     Returns:
       A `Transformation`. Its `update` needs `value_fn`. A singular H gives a zero update and
-      status SINGULAR in the textbook form. Where the gradient is zero and the curvature negative,
-      the two modifications leave along the lowest eigenvector, by max(1, |params|); B = H
-      stays, with status SADDLE.
+      status SINGULAR in the textbook form. At a saddle or a maximum the two modifications leave
+      along the lowest eigenvector, by max(1, |params|); B = H stays, with status SADDLE.
 
     Raises:
       ValueError: `modification` or `chunk_size` is none of the above.

@@ -75,7 +75,8 @@ class Path(NamedTuple):
 
 def _empty(params: Params, *, preconditioner: Preconditioner | None) -> Path:
     zero, no = jnp.zeros((), tree.result_dtype(params)), jnp.zeros((), bool)
-    plane = Plane(*(tree.zeros_like(params) for _ in range(4)), zero, zero)
+    s, hs, u, hu = (tree.zeros_like(params) for _ in range(4))
+    plane = Plane(s, hs, u, hu, zero, zero)
     state = None if preconditioner is None else preconditioner.init(params)
     return Path(plane, no, zero, zero, no, state)
 
@@ -173,19 +174,21 @@ def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
 def _rule(
     radius: Any,
     max_products: Any,
-    max_escape_products: int | None,
+    max_escape_products: Any,
     preconditioner: Preconditioner | None,
 ) -> Rule:
     errors.check_number(radius, name="radius", open_low=True, schedule=True)
     errors.check_count(max_products, name="max_products")
     errors.check_count(max_escape_products, name="max_escape_products")
+    if max_escape_products is None:
+        max_escape_products = MAX_ESCAPE_PRODUCTS
     return Rule(
         info=NewtonCGInfo,
         empty=functools.partial(_empty, preconditioner=preconditioner),
         build=functools.partial(
             _build_path,
             max_products=max_products,
-            max_escape_products=max_escape_products or MAX_ESCAPE_PRODUCTS,
+            max_escape_products=max_escape_products,
             preconditioner=preconditioner,
         ),
         solve=_solve,
@@ -213,8 +216,7 @@ def newton_cg(
     r"""Matrix-free Newton: truncated conjugate gradients in a trust region.
 
     s ~ argmin g.s + s.Hs/2 over |s|_M <= radius, from products Hv alone. One trial per update; a
-    rejected one is a zero update and spends no products, and f never increases. It leaves saddles
-    and maxima, and converges superlinearly.
+    rejected one is a zero update without products, and f never increases. Leaves saddles and maxima.
 
     Args:
       learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
@@ -222,10 +224,8 @@ def newton_cg(
       radius: the first radius, in the unit of |params|_M; a schedule of the count sets it anew at
         each point. None means max(1, |params|) (measured on published problems).
       max_products: products per update at most; may be traced. None means min(2n, 1000).
-      max_escape_products: products at most, and only where the gradient is zero, to look for
-        negative curvature. None means 20.
-      preconditioner: a `Preconditioner` M, updated at each new point; it also measures the region.
-        None means M = 1.
+      max_escape_products: products where the gradient is zero, to find a way down. None means 20.
+      preconditioner: a `Preconditioner` M, which also measures the region. None means M = 1.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -235,8 +235,7 @@ def newton_cg(
       ValueError: `radius` is not positive, or a count no positive integer.
       TypeError: a number was expected.
 
-    For mini-batches: no in the accepting form (it compares values); with `learning_rate`, a small
-    `radius` and few `max_products`, yes.
+    For mini-batches: no (it compares values); with `learning_rate` and few `max_products`, yes.
 
     Cost of an update in gradients: 2 for each product, and 2; a rejected one 1.5 with `value`
     passed on. Memory about 12 vectors.
@@ -253,12 +252,8 @@ def newton_cg(
       Steihaug (1983), SIAM J. Numer. Anal. 20, 626-637.
       Eisenstat & Walker (1996), SIAM J. Sci. Comput. 17, 16-32.
     """
-    return _build.build(
-        _rule(radius, max_products, max_escape_products, preconditioner),
-        name="newton_cg",
-        learning_rate=learning_rate,
-        has_aux=has_aux,
-    )
+    rule = _rule(radius, max_products, max_escape_products, preconditioner)
+    return _build.build(rule, name="newton_cg", learning_rate=learning_rate, has_aux=has_aux)
 
 
 @_build.memoize
@@ -285,8 +280,7 @@ def scale_by_newton_cg(
     Returns:
       A `Transformation` whose updates point uphill; its `update` needs `value_fn`.
 
-    For mini-batches: yes, with a small `radius` and few `max_products`. Cost of an update in
-    gradients: 1, and 2 for each product.
+    For mini-batches: yes, with few products. Cost of an update in gradients: 1, and 2 for each.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -301,10 +295,7 @@ def scale_by_newton_cg(
     References:
       Nocedal & Wright (2006), Numerical Optimization, Algorithm 7.2.
     """
+    rule = _rule(radius, max_products, max_escape_products, preconditioner)
     return _build.build(
-        _rule(radius, max_products, max_escape_products, preconditioner),
-        name="scale_by_newton_cg",
-        learning_rate=1.0,
-        has_aux=has_aux,
-        sign=-1.0,
+        rule, name="scale_by_newton_cg", learning_rate=1.0, has_aux=has_aux, sign=-1.0
     )
