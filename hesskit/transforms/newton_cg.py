@@ -5,7 +5,7 @@ At parameters x, with gradient g and Hessian H, each update takes
     s  ~  argmin  g.s + s.Hs / 2   subject to   |s|_M <= radius             (1)
 
 by truncated conjugate gradients, which needs only products Hv; nothing n x n exists. CG stops at
-|g + Hs| <= eta |g| with the forcing term
+|g + Hs| <= eta |g| (both in the dual norm of M) with the forcing term
 
     eta  =  gamma (|g| / |g_previous|)^2,   at most eta_max                 (2)
 
@@ -109,12 +109,13 @@ def _build_path(
         state = preconditioner.update(model.preconditioner, product, context.params)
         precondition = functools.partial(_apply, preconditioner, state)
     limit = jnp.minimum(2 * tree.size(rhs), MAX_PRODUCTS) if max_products is None else max_products
+    force = grad_norm if precondition is None else jnp.sqrt(tree.vdot(rhs, precondition(rhs)))
     radius = jnp.where(context.size > 0, context.size, acceptance.first_radius(context.params))
     found = steihaug(
         product,
         tree.where(rest, tree.pseudo_random_like(rhs), rhs),
         radius,
-        tol=jnp.where(rest, 0, eta * grad_norm),
+        tol=jnp.where(rest, 0, eta * force),
         max_products=jnp.where(rest, max_escape_products, limit),
         precondition=precondition,
     )
@@ -216,13 +217,12 @@ def newton_cg(
     r"""Matrix-free Newton: truncated conjugate gradients in a trust region.
 
     s ~ argmin g.s + s.Hs/2 over |s|_M <= radius, from products Hv alone. One trial per update; a
-    rejected one is a zero update without products, and f never increases. Leaves saddles and maxima.
+    rejected one is a zero update without products, and f never increases. It leaves saddles.
 
     Args:
       learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
         multiplies the step, and the radius stays what it was at first.
-      radius: the first radius, in the unit of |params|_M; a schedule of the count sets it anew at
-        each point. None means max(1, |params|) (measured on published problems).
+      radius: the first, in the unit of |params|_M, or a schedule. None means max(1, |params|).
       max_products: products per update at most; may be traced. None means min(2n, 1000).
       max_escape_products: products where the gradient is zero, to find a way down. None means 20.
       preconditioner: a `Preconditioner` M, which also measures the region. None means M = 1.
@@ -237,8 +237,7 @@ def newton_cg(
 
     For mini-batches: no (it compares values); with `learning_rate` and few `max_products`, yes.
 
-    Cost of an update in gradients: 2 for each product, and 2; a rejected one 1.5 with `value`
-    passed on. Memory about 12 vectors.
+    Cost of an update in gradients: 2 for each product, and 2; a rejected one 1.5 with `value`.
 
     Example:
       >>> import jax.numpy as jnp

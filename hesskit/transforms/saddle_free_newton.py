@@ -197,50 +197,49 @@ def saddle_free_newton(
 ) -> Transformation:
     r"""Newton's method with the modulus of each curvature, so that saddles repel it.
 
-        s = -(|H| + lambda I)^{-1} g, lambda adapted by the gain ratio. One trial per update; a
-        rejected one is a zero update, and f never increases. Quadratic convergence at a minimum. On a
-        quadratic the first steps stop short by lambda / w; three reach the minimum.
+    s = -(|H| + lambda I)^{-1} g, lambda adapted by the gain ratio. One trial per update; a
+    rejected one is a zero update, and f never increases. Quadratic convergence at a minimum. On a
+    quadratic the first steps stop short by lambda / w; three reach the minimum.
 
-        Args:
-          learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
-            multiplies the step, and lambda stays what it was at first.
-          damping: the first lambda, in the unit of H; a schedule of the count sets it anew at each
-            point. None means 1e-3 of the largest |eigenvalue| of the first H (Madsen, Nielsen &
-            Tingleff 2004, equation 2.14), or of |Hg| / |g| in the Krylov form.
-          num_krylov: None for the dense form. A number k for the Krylov form with at most k products
-            per point, and k + O(1) vectors of memory; Dauphin et al. (2014) use up to 500, 10 to 50 is
-            usual. Under `optax.inject_hyperparams` list it in `static_args`.
-          chunk_size: Hessian columns found at once in the dense form; None means 64.
-          has_aux: whether `value_fn` returns (value, aux).
+    Args:
+      learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
+        multiplies the step, and lambda stays what it was at first.
+      damping: the first lambda, in the unit of H; a schedule of the count sets it anew at each
+        point. None means 1e-3 of the largest |eigenvalue| of the first H (Madsen, Nielsen &
+        Tingleff 2004, equation 2.14), or of |Hg| / |g| in the Krylov form.
+      num_krylov: None for the dense form. A number k for the Krylov form with at most k products
+        per point, and k + O(1) vectors of memory; Dauphin et al. (2014) use up to 500, 10 to 50 is
+        usual. Under `optax.inject_hyperparams` list it in `static_args`.
+      chunk_size: Hessian columns found at once in the dense form; None means 64.
+      has_aux: whether `value_fn` returns (value, aux).
 
-        Returns:
-          A `Transformation`. Its `update` needs `value_fn`. The Krylov form spends at most 20 more
-          products where the gradient is zero, to look for negative curvature.
+    Returns:
+      A `Transformation`. Its `update` needs `value_fn`. The Krylov form spends at most 20 more
+      products where the gradient is zero, to look for negative curvature.
 
-        Raises:
-          ValueError: `damping` is negative or NaN, `num_krylov` no positive integer.
-          TypeError: a number was expected.
+    Raises:
+      ValueError: `damping` is negative or NaN, `num_krylov` no positive integer.
+      TypeError: a number was expected.
 
-        For mini-batches: no in the accepting form (it compares values); with `learning_rate` and a
-        `damping` above the noise of the Hessian, yes.
+    For mini-batches: no in the accepting form (it compares values); with `learning_rate` and a
+    `damping` above the noise of the Hessian, yes.
 
-        Cost of an update in gradients: 2n for the Hessian (2k in the Krylov form), and 2; a rejected
-        one 1.5 with `value` passed on. Memory n^2, or k n.
+    Cost of an update in gradients: 2n for the Hessian (2k in the Krylov form), and 2; a rejected
+    one 1.5 with `value` passed on. Memory n^2, or k n.
 
-        Example:
-          >>> import jax.numpy as jnp
-    from jax.core import Tracer
-          >>> import hesskit
-          >>> saddles = lambda x: jnp.sum(x**4 - 2 * x**2) + 1.0
-          >>> for optimizer in (hesskit.saddle_free_newton(), hesskit.saddle_free_newton(num_krylov=2)):
-          ...     result = hesskit.minimize(saddles, jnp.zeros(2), optimizer)
-          ...     print(jnp.abs(result.params).round(3), result.success)
-          [1. 1.] True
-          [1. 1.] True
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import hesskit
+      >>> saddles = lambda x: jnp.sum(x**4 - 2 * x**2) + 1.0
+      >>> for optimizer in (hesskit.saddle_free_newton(), hesskit.saddle_free_newton(num_krylov=2)):
+      ...     result = hesskit.minimize(saddles, jnp.zeros(2), optimizer)
+      ...     print(jnp.abs(result.params).round(3), result.success)
+      [1. 1.] True
+      [1. 1.] True
 
-        References:
-          Dauphin, Pascanu, Gulcehre, Cho, Ganguli & Bengio (2014), Identifying and attacking the
-          saddle point problem in high-dimensional non-convex optimization, NeurIPS 27.
+    References:
+      Dauphin, Pascanu, Gulcehre, Cho, Ganguli & Bengio (2014), Identifying and attacking the
+      saddle point problem in high-dimensional non-convex optimization, NeurIPS 27.
     """
     return _build.build(
         _rule(damping, num_krylov, chunk_size),
