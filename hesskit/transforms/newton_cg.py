@@ -114,7 +114,7 @@ def _build_path(
     found = steihaug(
         product,
         tree.where(rest, tree.pseudo_random_like(rhs), rhs),
-        radius,
+        jnp.where(rest, jnp.inf, radius),  # a boundary would end the search early
         tol=jnp.where(rest, 0, eta * force),
         max_products=jnp.where(rest, max_escape_products, limit),
         precondition=precondition,
