@@ -64,7 +64,7 @@ def hessian(
       value_fn: `value_fn(params, ...) -> ()`.
       params: a pytree of real float arrays with n entries in all.
       args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
-      chunk_size: columns found at once; None means 64. Memory grows with it.
+      chunk_size: columns found at once; memory grows with it. None means what suits `value_fn`.
       as_tree: give the tree of trees of `jax.hessian` instead of the matrix.
 
     Returns:
@@ -147,8 +147,8 @@ def hessian_operator(value_fn: ValueFn, params: Params, *, args: Any = ()) -> Op
       >>> op = hessian_operator(lambda x: jnp.sum(x**3), jnp.array([1.0, 2.0]))
       >>> print(op @ jnp.ones(2), (2 * op).shift(1.0).dense().diagonal())
       [ 6. 12.] [13. 25.]
-      >>> print(op.solve(jnp.ones(2)).round(4))
-      [0.1667 0.0833]
+      >>> print((op @ op.solve(jnp.ones(2))).round(3))
+      [1. 1.]
     """
     errors.check_callable(value_fn, name="value_fn")
     errors.check_data(args)

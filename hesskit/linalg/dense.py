@@ -2,11 +2,14 @@ r"""The dense matrix of a linear map on pytrees, by chunks of products.
 
     H[:, i] = H e_i                                                         (1)
 
-Batches of `chunk_size` products are mapped over one linearization, so memory beyond the n x n
-result is `chunk_size` times that of one product, not n times.
+A block of `chunk_size` products is mapped over one linearization, block after block, so memory
+beyond the n x n result is that of one block. A wide block pays where one product is small or the
+device is parallel; on a CPU the intermediates of a block should stay in its cache.
 
 Source: Griewank & Walther (2008), chapter 3.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,28 @@ from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product
 
 CHUNK_SIZE = 64
-"""Columns found at once; measured in benchmarks/dense_hessian.py."""
+"""Columns found at once, at most."""
+CACHE = 2**18
+"""Bytes that the intermediates of a block may take on a CPU (benchmarks/dense_hessian.py)."""
+
+
+def _bytes(node: Any) -> int:
+    """What all equations of a jaxpr write, those inside its calls included."""
+    if isinstance(node, (tuple, list)):
+        return sum(_bytes(item) for item in node)
+    equations = getattr(getattr(node, "jaxpr", node), "eqns", ())
+    own = [v.aval for equation in equations for v in equation.outvars if hasattr(v.aval, "size")]
+    inside = sum(_bytes(list(equation.params.values())) for equation in equations)
+    return inside + sum(aval.size * aval.dtype.itemsize for aval in own)
+
+
+def _block_size(product: Product, params: Params) -> int:
+    """How many columns to find at once: all of a few, else what fits in the cache of a CPU."""
+    n = tree.size(params)
+    if n <= CHUNK_SIZE or jax.default_backend() != "cpu":
+        return min(n, CHUNK_SIZE)
+    written = _bytes(jax.make_jaxpr(product)(params))
+    return max(1, min(CHUNK_SIZE, CACHE // max(written, 1)))
 
 
 def dense(product: Product, params: Params, *, chunk_size: int | None = None) -> Array:
@@ -24,20 +48,25 @@ def dense(product: Product, params: Params, *, chunk_size: int | None = None) ->
     Args:
       product: `v -> H v` on pytrees like params.
       params: gives structure, shapes and dtypes.
-      chunk_size: products mapped at once; None means 64.
+      chunk_size: products mapped at once; None means at most 64, on a CPU as many as fit in
+        its cache.
 
     Returns:
       (H + H^T)/2, an (n, n) array of `tree.result_dtype(params)`.
     """
     n = tree.size(params)
     dtype = tree.result_dtype(params)
-    width = min(n, chunk_size or CHUNK_SIZE)
+    width = min(n, chunk_size or _block_size(product, params))
     num_chunks = -(-n // max(width, 1))
     index = jnp.arange(n, dtype=jnp.int32)
 
+    def column(e: Array) -> Array:
+        return tree.ravel(product(tree.unravel(e.astype(dtype), params)))
+
     def rows(start: Array) -> Array:
-        basis = start + index[:width, None] == index[None, :]
-        return jax.vmap(lambda e: tree.ravel(product(tree.unravel(e, params))))(basis.astype(dtype))
+        if width == 1:
+            return column(start == index)[None, :]
+        return jax.vmap(column)(start + index[:width, None] == index[None, :])
 
     if num_chunks <= 1:
         matrix = rows(jnp.zeros((), jnp.int32))

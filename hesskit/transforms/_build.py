@@ -225,6 +225,7 @@ def build(
             step, machine = _trial(rule, machine, bound[0])
             machine = machine._replace(modeled=machine.modeled | (failed & state.modeled))
         else:
+            assert machine.step is not None
             rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
             step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))
             machine = _forget(machine, step)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contracts.registry import ALL, GLOBALIZED
+from tests.contracts.registry import ALL, DEFAULTS
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
@@ -23,7 +23,8 @@ def setup(kind, dtype="float32"):
     mesh = jax.make_mesh((8,), ("x",), axis_types=types)
     sharding = jax.sharding.NamedSharding(mesh, jax.P(None, "x"))
     weights = jax.device_put(jnp.full((1, 8), 0.1, dtype), sharding)
-    return mesh, sharding, {"w": weights, "b": jnp.ones((), "float32")}
+    whole = jax.sharding.NamedSharding(mesh, jax.P())
+    return mesh, sharding, {"w": weights, "b": jax.device_put(jnp.ones((), "float32"), whole)}
 
 
 def typed(tree):
@@ -45,7 +46,7 @@ def test_types_on_an_explicit_mesh(case):
     assert [str(a) for a in after] == [str(a) for a in jax.tree.leaves(typed(state))]
 
 
-@pytest.mark.parametrize("case", GLOBALIZED)
+@pytest.mark.parametrize("case", DEFAULTS)
 @pytest.mark.parametrize("kind", ["Explicit", "Auto"])
 def test_steps_are_those_of_one_device(case, kind):
     mesh, sharding, params = setup(kind)
@@ -68,7 +69,7 @@ def test_steps_are_those_of_one_device(case, kind):
     assert np.abs(np.asarray(updates["w"])).max() > 1e-3
 
 
-@pytest.mark.parametrize("case", GLOBALIZED[:1] + GLOBALIZED[5:6])
+@pytest.mark.parametrize("case", DEFAULTS[:1] + DEFAULTS[5:])
 def test_eager_steps_on_an_explicit_mesh(case):
     mesh, sharding, params = setup("Explicit", "float16")
     opt = case.make()
