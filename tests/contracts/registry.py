@@ -1,4 +1,4 @@
-"""Every transform that honours the contract, by kind.
+"""Every transform that honors the contract, by kind.
 
 A new transform is one `Case` for each of its forms; the suite then runs it through every clause
 that its kind is entitled to.

@@ -158,7 +158,7 @@ def test_a_run_goes_on_from_a_zero_gradient_with_other_data(case):
 
 
 @each_free
-def test_without_judgement_the_value_is_unknown_after_a_step(case):
+def test_without_judgment_the_value_is_unknown_after_a_step(case):
     (move,) = run(case, [data()])
     assert move.state.value == jnp.inf
     assert move.state.info.num_values == 1
