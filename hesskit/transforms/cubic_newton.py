@@ -147,7 +147,7 @@ def cubic_newton(
       [1. 1.] True
 
     References:
-      Cartis, Gould & Toint (2011), Adaptive cubic regularisation methods for unconstrained
+      Cartis, Gould & Toint (2011), Adaptive cubic regularization methods for unconstrained
       optimization. Part I, Mathematical Programming 127, 245-295.
       Nesterov & Polyak (2006), Mathematical Programming 108, 177-205.
     """

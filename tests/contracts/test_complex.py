@@ -50,7 +50,7 @@ def test_both_conventions_converge_on_rosenbrock(case):
 
 
 @pytest.mark.parametrize("case", SCALED)
-def test_parabola_without_judgement(case):
+def test_parabola_without_judgment(case):
     run = jax.jit(
         lambda raw: solve(case.make(), parabola, jnp.zeros(3, "complex64"), 40, raw=raw)[0]
     )
