@@ -73,8 +73,9 @@ def main():
             f"call over {PEER}": ratio(seconds[name], seconds[PEER]),
             "dispatch [us]": 1e6 * statistics.median(dispatch[name]),
             f"dispatch over {PEER}": ratio(dispatch[name], dispatch[PEER]),
+            "leaves of the state": len(jax.tree.leaves(optimizer.init(jnp.ones(N)))),
         }
-        for name in optimizers
+        for name, optimizer in optimizers.items()
     ]
     imports = [import_seconds() for _ in range(5)]
     rows.append({"update": "import hesskit", "call [us]": 1e6 * statistics.median(imports)})

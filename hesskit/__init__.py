@@ -1,6 +1,8 @@
 """hesskit: second-order optimization for JAX."""
 
-from hesskit.curvature.hessian import hessian, hvp
+from hesskit.core.status import Status
+from hesskit.curvature.hessian import hessian, hessian_operator, hvp
+from hesskit.linalg.operator import Operator, Preconditioner
 from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result
 from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
@@ -11,10 +13,14 @@ from hesskit.transforms.saddle_free_newton import saddle_free_newton, scale_by_s
 from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
 __all__ = [
+    "Operator",
+    "Preconditioner",
     "Result",
+    "Status",
     "cubic_newton",
     "damped_newton",
     "hessian",
+    "hessian_operator",
     "hvp",
     "minimize",
     "newton",

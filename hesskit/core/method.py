@@ -157,21 +157,9 @@ def default_tolerance(params: Params) -> Array:
     return jnp.asarray(tree.coarsest_eps(params) ** (2 / 3), tree.result_dtype(params))
 
 
-def is_small(grad_norm: Array, value: Array, eps: float) -> Array:
-    """Whether |g| <= eps^(1/3) max(1, f): near zero for the dtype and scale of f.
-
-    Dennis & Schnabel (1983), section 7.2, in absolute form. Looser than `default_tolerance`: it
-    tells a stop near a stationary point from a failure far from one.
-
-    Args:
-      grad_norm: |g|, ().
-      value: f, ().
-      eps: the machine epsilon of f.
-
-    Returns:
-      () bool.
-    """
-    return grad_norm <= eps ** (1 / 3) * jnp.maximum(1, value)
+def is_small(grad_norm: Array, eps: float) -> Array:
+    """Whether |g| <= eps^(1/3): looser than `default_tolerance`, it tells a stop near a minimum."""
+    return grad_norm <= eps ** (1 / 3)  # Dennis & Schnabel (1983), section 7.2, for typical f = 1
 
 
 def is_at_rest(grad_norm: Array, value: Array, tolerance: Array) -> Array:

@@ -148,6 +148,17 @@ def equal(x: Params, y: Params) -> Array:
     return functools.reduce(jnp.logical_and, flags, jnp.array(True))
 
 
+def negligible(step: Params, x: Params) -> Array:
+    """Whether no entry of `step` is more than a rounding of that of `x`, a () bool."""
+
+    def hardly(s: Array, a: Array) -> Array:
+        eps = float(jnp.finfo(a.dtype).eps)
+        return jnp.all(jnp.abs(s) <= eps * (jnp.abs(a) + eps))
+
+    flags = jax.tree.leaves(jax.tree.map(hardly, step, x))
+    return functools.reduce(jnp.logical_and, flags, jnp.array(True))
+
+
 def pseudo_random_like(x: Params, seed: int = 0) -> Params:
     """A fixed vector of entries uniform in (-sqrt 3, sqrt 3), of variance 1: always the same.
 

@@ -68,7 +68,8 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
     assert state.step is not None
     step, params = state.step, state.params
     value = evaluation.value.astype(state.level.dtype)
-    eps = float(jnp.finfo(evaluation.value.dtype).eps)
+    # The value was rounded to its own dtype, then to that of the levels.
+    eps = max(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, state.level))
     point = tree.add(params, step.step)
     moved = tree.sub(point, params)  # the step as it was rounded
     slope = tree.vdot(state.grad, moved)
@@ -89,9 +90,9 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
     size = rule.adapt(state.size, step.norm, step.on_boundary, trial)
     # No step says nothing about its size.
     size = jnp.where(is_trial & (step.norm > 0), size, state.size)
-    unit = tree.coarsest_eps(params)
-    stuck = ~kept & (step_norm <= unit * (tree.norm(params) + unit))
-    explained = ~step.on_boundary | is_small(state.info.grad_norm, state.level, eps)
+    stuck = ~kept & tree.negligible(moved, params)
+    full = ~step.on_boundary & (step.norm > 0)
+    explained = full | is_small(state.info.grad_norm / jnp.maximum(1, state.level), eps)
     code = _code(kept, stuck, trial, unbounded(value, eps), explained)
     info = state.info._replace(
         status=jnp.where(is_trial, code, state.info.status),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import tree
-from hesskit.core.types import Array, Params
+from hesskit.core.types import Array, Params, Scalar
 
 
 class Plane(NamedTuple):
@@ -34,6 +34,12 @@ class Plane(NamedTuple):
     u_product: Params
     s_norm: Array
     cosine: Array
+
+
+def line(s: Params, curvature: Scalar, length: Array) -> Plane:
+    """A plane that is a line: the step s of this length, with s.Hs = curvature s.s."""
+    zero = tree.zeros_like(s)
+    return Plane(s, tree.scale(curvature, s), zero, zero, length, jnp.zeros_like(length))
 
 
 class DoglegStep(NamedTuple):

@@ -53,6 +53,12 @@ class SteihaugResult(NamedTuple):
     first_product: Params  # H first_direction; 0 without products
     cosine: Array  # (), of the angle between step and first_direction in that norm
 
+    @property
+    def rayleigh(self) -> Array:
+        """d.Hd / d.d of the last d, whatever the norm of the region; 0 without products."""
+        square = tree.vdot(self.direction, self.direction)
+        return self.curvature / jnp.where(square > 0, square, 1)
+
 
 class _Carry(NamedTuple):
     s: Params  # in units of `length_unit`

@@ -108,7 +108,8 @@ def machine(run: Method, problem: Problem) -> Driver:
         state = run.tell(before, evaluation)
         info = state.info
         aux = tree.where(info.accepted, evaluation.aux, carry.aux)
-        full = ~before.fresh & ~before.step.on_boundary & ~state.indefinite
+        step = before.step
+        full = ~before.fresh & ~step.on_boundary & (step.norm > 0) & ~state.indefinite
         lost = info.status == Status.NONFINITE_START  # nothing was committed: say what was met
         here = Point(
             state.params,
@@ -150,7 +151,7 @@ def _arrive(problem: Problem, carry: _Updated, params: Params) -> tuple[_Updated
     value = evaluation.value.astype(dtype)
     now = Point(params, value, tree.norm(evaluation.grad).astype(dtype))
     finite = jnp.isfinite(value) & jnp.isfinite(now.grad_norm)
-    eps = float(jnp.finfo(evaluation.value.dtype).eps)
+    eps = max(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, value))
     # A resumed run evaluates the last point again: another value, another objective.
     stale = carry.fresh & (value != carry.now.value)
     lowest = jnp.where(stale, jnp.inf, carry.best.value)

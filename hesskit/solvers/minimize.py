@@ -19,7 +19,7 @@ import optax
 from hesskit.core import errors, objective, select, tree
 from hesskit.core.derivatives import linearized
 from hesskit.core.method import default_tolerance, is_small
-from hesskit.core.status import Status
+from hesskit.core.status import TOLERANCES, Status
 from hesskit.core.types import Array, Params
 from hesskit.linalg.lanczos import escape
 from hesskit.solvers import driver, inputs, loop
@@ -30,7 +30,7 @@ from hesskit.transforms._build import Transformation
 from hesskit.transforms.newton_cg import newton_cg
 from hesskit.transforms.trust_region import trust_region
 
-DENSE_LIMIT = 200
+DENSE_LIMIT = 100
 MAX_STEPS = 5000
 ESCAPE_PRODUCTS = 20
 
@@ -88,11 +88,12 @@ def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any
     out = loop.run(engine, carry, static, limits, empty=empty, present=present)
     report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
     at_rest, indefinite = report.at_rest, report.indefinite
+    small = is_small(best.grad_norm, tree.coarsest_eps(point))
     if static.check == "second_order" and run is None:
-        found, spent = _negative_curvature(fn, best.params, at_rest)
+        ends = jnp.isin(status, jnp.array(TOLERANCES, status.dtype))
+        found, spent = _negative_curvature(fn, best.params, ends & (at_rest | small))
         status = jnp.where(found, Status.SADDLE, status).astype(jnp.int32)
         indefinite, num_products = indefinite | found, num_products + spent
-    small = is_small(best.grad_norm, best.value, tree.coarsest_eps(point))
     history = out.history
     if history is not None and history.params is not None:
         history = history._replace(params=jax.vmap(present)(history.params))
@@ -189,9 +190,9 @@ def minimize(
         |g| <= gtol,   |f - f+| <= ftol max(|f|, |f+|),   |s| <= xtol (|x| + xtol),             (1)
 
     with g the gradient, f and f+ the values around a kept step s, and x the parameters; a zero
-    tolerance turns its test off. The first ends in GRADIENT_TOL, which also means that no negative
-    curvature was found; VALUE_TOL and STEP_TOL count as `success` only where the gradient is small
-    for the dtype. Never raises for numbers: `result.status` says why it stopped,
+    ftol or xtol turns its test off. The first ends in GRADIENT_TOL, which also means that no
+    negative curvature was found; VALUE_TOL and STEP_TOL count as `success` only where the gradient
+    is small for the dtype. Never raises for numbers: `result.status` says why it stopped,
     `result.message` says it in a sentence.
 
     Works under `jit` and `vmap`: finished lanes are frozen. Not differentiable through the loop
@@ -201,7 +202,7 @@ def minimize(
     Args:
       value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`.
       params: the start, a pytree of float or complex arrays; C^n is R^{2n}.
-      optimizer: any optax transformation. None chooses `hesskit.trust_region()` for at most 200
+      optimizer: any optax transformation. None chooses `hesskit.trust_region()` for at most 100
         free entries and `hesskit.newton_cg()` beyond.
       args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
       has_aux: whether `value_fn` returns a pair; `result.aux` is its second part at the answer.

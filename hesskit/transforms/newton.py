@@ -237,7 +237,8 @@ def newton(
     Returns:
       A `Transformation`. Its `update` needs `value_fn`. A singular H gives a zero update and
       status SINGULAR in the textbook form. At a saddle or a maximum the two modifications leave
-      along the lowest eigenvector, by max(1, |params|); B = H stays, with status SADDLE.
+      along the lowest eigenvector, by the largest entry of params, or 1; B = H stays, with
+      status SADDLE.
 
     Raises:
       ValueError: `modification` or `chunk_size` is none of the above.

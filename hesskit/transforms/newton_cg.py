@@ -31,7 +31,7 @@ from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
-from hesskit.linalg.dogleg import Plane, dogleg
+from hesskit.linalg.dogleg import Plane, dogleg, line
 from hesskit.linalg.lanczos import SIGNIFICANT
 from hesskit.linalg.operator import Preconditioner
 from hesskit.linalg.steihaug import SteihaugResult, steihaug
@@ -129,9 +129,11 @@ def _build_path(
     )
     down = found.negative_curvature & _significant(found, rhs)
     plane = tree.where(rest, _way_down(found, evaluation.grad, radius, down), plane)
+    lost = ~rest & (found.step_norm == 0)  # a product was not finite: the gradient's line is left
+    plane = tree.where(lost, line(tree.scale(radius, found.first_direction), 0.0, radius), plane)
     path = Path(
         plane=plane,
-        on_boundary=jnp.where(rest, down, found.on_boundary),
+        on_boundary=jnp.where(rest, down, found.on_boundary | lost),
         grad_norm=grad_norm,
         forcing=eta,
         negative_curvature=jnp.where(rest, down, found.negative_curvature),
@@ -143,16 +145,14 @@ def _build_path(
 def _significant(found: SteihaugResult, like: Params) -> Array:
     """Whether the curvature is below the rounding of products of the size that were met."""
     met = tree.norm(found.first_product) / tree.norm(found.first_direction)
-    return found.curvature < -(tree.coarsest_eps(like) ** SIGNIFICANT) * met
+    return found.rayleigh < -(tree.coarsest_eps(like) ** SIGNIFICANT) * met
 
 
 def _way_down(found: SteihaugResult, grad: Params, radius: Array, down: Array) -> Plane:
     """The line along negative curvature to the boundary, downhill; no step where there is none."""
-    d, zero = found.direction, tree.zeros_like(found.direction)
     length = jnp.where(down, radius, 0)
-    s = tree.scale(jnp.where(tree.vdot(d, grad) > 0, -length, length), d)
-    none = jnp.zeros_like(radius)
-    return Plane(s, tree.scale(found.curvature, s), zero, zero, length, none)
+    signed = jnp.where(tree.vdot(found.direction, grad) > 0, -length, length)
+    return line(tree.scale(signed, found.direction), found.rayleigh, length)
 
 
 def _apply(preconditioner: Preconditioner, state: Any, vector: Params) -> Params:
@@ -222,7 +222,8 @@ def newton_cg(
     Args:
       learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
         multiplies the step, and the radius stays what it was at first.
-      radius: the first, in the unit of |params|_M, or a schedule. None means max(1, |params|).
+      radius: the first, in the unit of |params|_M, or a schedule. None means the largest entry
+        of params, or 1.
       max_products: products per update at most; may be traced. None means min(2n, 1000).
       max_escape_products: products where the gradient is zero, to find a way down. None means 20.
       preconditioner: a `Preconditioner` M, which also measures the region. None means M = 1.
@@ -282,14 +283,11 @@ def scale_by_newton_cg(
     For mini-batches: yes, with few products. Cost of an update in gradients: 1, and 2 for each.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax
-      >>> import hesskit
-      >>> f = lambda x: jnp.sum((x - 3.0) ** 2)
-      >>> chain = optax.chain(hesskit.scale_by_newton_cg(), optax.scale_by_learning_rate(1.0))
-      >>> x = jnp.array([2.5])
-      >>> updates, _ = chain.update(jax.grad(f)(x), chain.init(x), x, value_fn=f)
-      >>> print(updates)
-      [0.5]
+      >>> import jax, jax.numpy as jnp, hesskit
+      >>> f, x = lambda x: jnp.sum((x - 3.0) ** 2), jnp.array([2.5])
+      >>> uphill = hesskit.scale_by_newton_cg()
+      >>> print(uphill.update(jax.grad(f)(x), uphill.init(x), x, value_fn=f)[0])
+      [-0.5]
 
     References:
       Nocedal & Wright (2006), Numerical Optimization, Algorithm 7.2.

@@ -93,8 +93,8 @@ def trust_region(
       learning_rate: None for steps that the method accepts or rejects itself. A number or schedule
         multiplies the step, and the radius stays what it was at first.
       radius: the first radius, in the unit of |D params|; a schedule of the count sets it anew at
-        each point. None means max(1, |params|): the first step may reach the origin (measured on
-        published problems).
+        each point. None means the largest entry of D params, or the least of D where that is
+        more: the scale of one parameter (measured on published problems).
       scaling: None for a round region, D = 1. "curvature": D_ii is the largest sqrt|H_ii| so far
         (More 1978), for parameters of unlike units.
       chunk_size: Hessian columns found at once; None means 64.

@@ -61,29 +61,19 @@ SCALED = [
 ]
 """Nothing is judged; a zero update only where something is not finite."""
 
-UNNEGATED = [
-    _case(hesskit.scale_by_newton),
-    _case(hesskit.scale_by_damped_newton),
-    _case(hesskit.scale_by_saddle_free_newton),
-    _case(hesskit.scale_by_cubic_newton),
+PAIRS = [
+    (hesskit.scale_by_newton, hesskit.newton),
+    (hesskit.scale_by_damped_newton, hesskit.damped_newton),
+    (hesskit.scale_by_saddle_free_newton, hesskit.saddle_free_newton),
+    (hesskit.scale_by_trust_region, hesskit.trust_region),
+    (hesskit.scale_by_cubic_newton, hesskit.cubic_newton),
+    (hesskit.scale_by_newton_cg, hesskit.newton_cg),
 ]
+
+UNNEGATED = [_case(scale_by) for scale_by, _ in PAIRS]
 """The preconditioned gradient u of w - lr u, for chains."""
 
 ALL = [*GLOBALIZED, *SCALED, *UNNEGATED]
 
-PARTS = {
-    _case(hesskit.scale_by_newton).id: (hesskit.scale_by_newton, hesskit.newton),
-    _case(hesskit.scale_by_damped_newton).id: (
-        hesskit.scale_by_damped_newton,
-        hesskit.damped_newton,
-    ),
-    _case(hesskit.scale_by_saddle_free_newton).id: (
-        hesskit.scale_by_saddle_free_newton,
-        hesskit.saddle_free_newton,
-    ),
-    _case(hesskit.scale_by_cubic_newton).id: (
-        hesskit.scale_by_cubic_newton,
-        hesskit.cubic_newton,
-    ),
-}
+PARTS = {_case(scale_by).id: (scale_by, factory) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""

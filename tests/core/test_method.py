@@ -70,9 +70,9 @@ def test_default_tolerance_is_that_of_the_coarsest_leaf():
 def test_small_and_unbounded(dtype):
     eps = float(jnp.finfo(dtype).eps)
     one = jnp.ones((), dtype)
-    assert method.is_small(0.9 * eps ** (1 / 3) * one, one, eps)
-    assert not method.is_small(1.1 * eps ** (1 / 3) * one, one, eps)
-    assert not method.is_small(one * jnp.nan, one, eps)
+    assert method.is_small(0.9 * eps ** (1 / 3) * one, eps)
+    assert not method.is_small(1.1 * eps ** (1 / 3) * one, eps)
+    assert not method.is_small(one * jnp.nan, eps)
     assert method.unbounded(-2 * one / eps**2, eps)
     assert not method.unbounded(-0.5 * one / eps**2, eps)
     assert not method.unbounded(one * jnp.nan, eps)

@@ -26,10 +26,10 @@ def test_one_step_is_that_of_the_dense_reference(radius, float64):
     assert info.radius == radius
 
 
-def test_first_radius_reaches_the_origin_and_no_farther():
+def test_first_radius_is_the_largest_entry():
     fn = lambda x: jnp.sum((x + 100.0) ** 2)
     updates, _ = update_once(hesskit.trust_region(1.0), fn, jnp.array([3.0, 4.0]))
-    np.testing.assert_allclose(np.linalg.norm(updates), 5.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(updates), 4.0, rtol=1e-6)
 
 
 def test_scaling_makes_the_units_of_parameters_irrelevant(float64):
@@ -45,10 +45,11 @@ def test_scaling_makes_the_units_of_parameters_irrelevant(float64):
         hesskit.trust_region(scaling="jacobi")
 
 
-def test_the_radius_shrinks_after_a_rejection_and_never_after_a_kept_step(float64):
+def test_the_radius_shrinks_after_a_rejection_and_not_after_a_kept_step(float64):
     rows = trace("trust_region", "rosenbrock", [-1.2, 1.0, 1.0, 0.5], "float64")
     going = np.flatnonzero(rows.info.status == 0)
-    before = np.concatenate([[np.linalg.norm(rows.x[0])], rows.info.radius[:-1]])
+    before = np.concatenate([[np.max(np.abs(rows.x[0]))], rows.info.radius[:-1]])
     kept = rows.info.accepted[going]
+    assert np.all(rows.info.ratio[going][kept] >= 0.01)  # below that a kept step shrinks it too
     assert np.all(rows.info.radius[going][kept] >= before[going][kept])
     assert np.all(rows.info.radius[going][~kept] <= before[going][~kept] / 2)
