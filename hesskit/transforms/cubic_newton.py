@@ -122,7 +122,7 @@ def cubic_newton(
       sigma: the first weight of the cubic term, in the unit of H over that of params; a schedule
         of the count sets it anew at each point. None means 1 (Cartis, Gould & Toint 2011,
         section 7). As a constant it is at best half the Lipschitz constant of H.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -167,7 +167,7 @@ def scale_by_cubic_newton(
 
     Args:
       sigma: as in `cubic_newton`; it stays what it was at first.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

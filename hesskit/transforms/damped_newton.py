@@ -113,7 +113,7 @@ def damped_newton(
       damping: the first lambda, in the unit of H; a schedule of the count sets it anew at each
         point. None means 1e-3 of the largest |eigenvalue| of the first H (Madsen, Nielsen &
         Tingleff 2004, equation 2.14).
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -161,7 +161,7 @@ def scale_by_damped_newton(
 
     Args:
       damping: lambda, as in `damped_newton`; it stays what it was at first.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

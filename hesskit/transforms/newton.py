@@ -231,7 +231,7 @@ def newton(
         (Schnabel & Eskow 1999), about ten times cheaper at large n. None: B = H; where that does
         not descend, the minimizer along -g serves. "auto": "eigenvalue" without learning rate,
         None with one.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -275,7 +275,7 @@ def scale_by_newton(
 
     Args:
       modification: as in `newton`; "auto" means None, B = H.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

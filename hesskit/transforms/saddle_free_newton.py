@@ -210,7 +210,7 @@ def saddle_free_newton(
       num_krylov: None for the dense form. A number k for the Krylov form with at most k products
         per point, and k + O(1) vectors of memory; Dauphin et al. (2014) use up to 500, 10 to 50 is
         usual. Under `optax.inject_hyperparams` list it in `static_args`.
-      chunk_size: Hessian columns found at once in the dense form; None means 64.
+      chunk_size: Hessian columns found at once in the dense form; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -265,7 +265,7 @@ def scale_by_saddle_free_newton(
     Args:
       damping: lambda, as in `saddle_free_newton`; it stays what it was at first.
       num_krylov: None for the dense form, a number of Lanczos steps for the Krylov form.
-      chunk_size: Hessian columns found at once in the dense form; None means 64.
+      chunk_size: Hessian columns found at once in the dense form; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

@@ -97,7 +97,7 @@ def trust_region(
         more: the scale of one parameter (measured on published problems).
       scaling: None for a round region, D = 1. "curvature": D_ii is the largest sqrt|H_ii| so far
         (More 1978), for parameters of unlike units.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -149,7 +149,7 @@ def scale_by_trust_region(
     Args:
       radius: as in `trust_region`; it stays what it was at first.
       scaling: None or "curvature", as in `trust_region`.
-      chunk_size: Hessian columns found at once; None means 64.
+      chunk_size: Hessian columns found at once; None: by memory.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
