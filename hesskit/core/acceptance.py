@@ -47,6 +47,11 @@ def rounding_floor(value: Array, reference: Array, eps: float) -> Array:
     return FLOOR_ULPS * eps * jnp.maximum(jnp.abs(value), jnp.abs(reference))
 
 
+def is_negative(curvature: Array, largest: Array, eps: float) -> Array:
+    """Whether a curvature is negative beyond rounding: below -eps^(2/3) of the largest |one|."""
+    return curvature < -(eps ** (2 / 3)) * largest
+
+
 def judge(
     *,
     value: Array,
@@ -114,23 +119,22 @@ def interpolated_shrink(trial: Trial, low: float = 0.1, high: float = 0.5) -> Ar
     return jnp.where(inside, jnp.clip(factor, low, high), low)
 
 
-def next_radius(radius: Array, step_norm: Array, trial: Trial, *, on_boundary: Array) -> Array:
+def next_radius(radius: Array, step_norm: Array, on_boundary: Array, trial: Trial) -> Array:
     """The next trust-region radius.
 
     A rejected trial shrinks to a part of the step actually tried, never below a quarter of it. A
     kept one shrinks only if its decrease was less than a hundredth of the prediction, then by
     half: a trial costs one evaluation, a Hessian n products, so a step too long is cheaper than
-    many too short (with the usual quarter in place of the hundredth, oscillating landscapes took
-    a hundred times more steps; with nothing, one of them was crossed back and forth for ever). A
-    good step at the boundary doubles the radius (four or eight times, where the model was right to
-    ten percent, saved nothing). NaN shrinks. Measured on tests/problems.py, published and moved
-    starts.
+    many too short (with the usual quarter in place of the hundredth, landscapes of many humps took
+    several times more steps). A good step at the boundary doubles the radius (four or eight times,
+    where the model was right to ten percent, saved nothing). NaN shrinks. Measured on
+    tests/problems.py, published and moved starts.
 
     Args:
       radius: the radius that bounded the step, ().
       step_norm: the length of the step, in the unit of the radius, ().
-      trial: what was found at its end.
       on_boundary: whether the radius held the step back, () bool.
+      trial: what was found at its end.
 
     Returns:
       The next radius, ().
@@ -145,7 +149,7 @@ def next_radius(radius: Array, step_norm: Array, trial: Trial, *, on_boundary: A
     return jnp.where(trial.accepted, kept, shrunk)
 
 
-def next_damping(damping: Array, stiffness: Array, trial: Trial) -> Array:
+def next_damping(damping: Array, stiffness: Array, on_boundary: Array, trial: Trial) -> Array:
     """The next damping of (B + damping) s = -g, whose step met `stiffness` = |g| / |s|.
 
     A kept step multiplies it by 1 - (2 ratio - 1)^3 in [1/3, 2] (Nielsen 1999; Madsen, Nielsen &
@@ -158,11 +162,13 @@ def next_damping(damping: Array, stiffness: Array, trial: Trial) -> Array:
     Args:
       damping: the damping of the step, ().
       stiffness: |g| / |s|, ().
+      on_boundary: not read; every rule of a size is called alike.
       trial: what was found at its end.
 
     Returns:
       The next damping, ().
     """
+    del on_boundary
     off = jnp.abs(trial.ratio - 1)
     gain = jnp.clip(1 - (2 * trial.ratio - 1) ** 3, 1 / 3, 2)
     least = jnp.finfo(damping.dtype).eps * stiffness

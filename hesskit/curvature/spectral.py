@@ -16,15 +16,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import tree
-from hesskit.core.acceptance import first_radius
+from hesskit.core.acceptance import first_radius, is_negative
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg.dense import dense
 from hesskit.linalg.positive import modified_eigenvalues
-
-SIGNIFICANT = 2 / 3
-"""An eigenvalue below -eps^SIGNIFICANT max|w| is negative curvature, above it rounding noise."""
 
 
 class Spectrum(NamedTuple):
@@ -55,7 +52,7 @@ def curvature_scale(matrix: Array, previous: Array) -> Array:
 def is_indefinite(eigenvalues: Array, params: Params) -> Array:
     """Whether the lowest eigenvalue is negative curvature, and not the rounding of products."""
     largest = jnp.max(jnp.abs(eigenvalues), initial=0)
-    return jnp.min(eigenvalues, initial=0) < -(tree.coarsest_eps(params) ** SIGNIFICANT) * largest
+    return is_negative(jnp.min(eigenvalues, initial=0), largest, tree.coarsest_eps(params))
 
 
 def roused(model: Spectrum, context: Context) -> Array:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import tree
+from hesskit.core.acceptance import is_negative
 from hesskit.core.types import Array, Params, Product, Scalar
 
 NEGLIGIBLE = 10
@@ -188,10 +189,6 @@ def last_entry(x: Array, num_valid: Array) -> Array:
     return jnp.where(num_valid > 0, x[num_valid - 1], 0)
 
 
-SIGNIFICANT = 2 / 3
-"""A curvature below -eps^SIGNIFICANT of the largest is negative, above it rounding noise."""
-
-
 class Escape(NamedTuple):
     """The lowest curvature found."""
 
@@ -242,10 +239,9 @@ def escape(
     curvature = jnp.where(result.num_valid > 0, w[0], 0)
     valid = jnp.arange(num_steps, dtype=jnp.int32) < result.num_valid
     largest = jnp.max(jnp.where(valid, jnp.abs(result.alpha) + jnp.abs(result.beta), 0))
-    eps = tree.coarsest_eps(params_like)
     return Escape(
         curvature=curvature,
-        negative=curvature < -(eps**SIGNIFICANT) * largest,
+        negative=is_negative(curvature, largest, tree.coarsest_eps(params_like)),
         direction=tree.cast_like(direction, start),
         product_direction=tree.cast_like(
             tree.axpy(curvature, direction, tree.scale(last, result.residual)), start

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.acceptance import Trial
 from hesskit.core.method import Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
@@ -63,11 +62,6 @@ def _solve(model: Spectrum, grad: Params, size: Array, context: Context) -> Step
     return step._replace(norm=force / jnp.where(length > 0, length, 1))
 
 
-def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
-    del on_boundary
-    return acceptance.next_damping(size, norm, trial)
-
-
 def _first_damping(model: Spectrum, grad: Params, context: Context) -> Array:
     del grad, context
     largest = jnp.max(jnp.abs(model.eigenvalues))
@@ -82,7 +76,7 @@ def _rule(damping: Any, chunk_size: int | None) -> Rule:
         empty=spectral.empty,
         build=functools.partial(spectral.build, chunk_size=chunk_size),
         solve=_solve,
-        adapt=_adapt,
+        adapt=acceptance.next_damping,
         first_size=_first_damping,
         describe=lambda model, size: {
             "damping": size,

@@ -27,12 +27,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg.dogleg import Plane, dogleg, line
-from hesskit.linalg.lanczos import SIGNIFICANT
 from hesskit.linalg.operator import Preconditioner
 from hesskit.linalg.steihaug import SteihaugResult, steihaug
 from hesskit.transforms import _build
@@ -145,7 +143,7 @@ def _build_path(
 def _significant(found: SteihaugResult, like: Params) -> Array:
     """Whether the curvature is below the rounding of products of the size that were met."""
     met = tree.norm(found.first_product) / tree.norm(found.first_direction)
-    return found.rayleigh < -(tree.coarsest_eps(like) ** SIGNIFICANT) * met
+    return acceptance.is_negative(found.rayleigh, met, tree.coarsest_eps(like))
 
 
 def _way_down(found: SteihaugResult, grad: Params, radius: Array, down: Array) -> Plane:
@@ -166,10 +164,6 @@ def _solve(model: Path, grad: Params, size: Array, context: Context) -> Step:
     cut = plane.s_norm > size * (1 + 1e-6)
     whole = Step(plane.s, plane.s_product, plane.s_norm, model.on_boundary)
     return tree.where(cut, Step(*short, on_boundary=cut), whole)
-
-
-def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
-    return acceptance.next_radius(size, norm, trial, on_boundary=on_boundary)
 
 
 def _rule(
@@ -193,7 +187,7 @@ def _rule(
             preconditioner=preconditioner,
         ),
         solve=_solve,
-        adapt=_adapt,
+        adapt=acceptance.next_radius,
         first_size=lambda model, grad, context: acceptance.first_radius(context.params),
         describe=lambda model, size: {
             "radius": size,

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.method import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params, Product
@@ -149,11 +148,6 @@ def _lowest(model: Spectrum | Krylov) -> Array:
     return jnp.minimum(model.space.eigenvalues[0], model.down.curvature)
 
 
-def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
-    del on_boundary
-    return acceptance.next_damping(size, norm, trial)
-
-
 def _first_dense(model: Spectrum, grad: Params, context: Context) -> Array:
     del grad, context
     largest = jnp.max(jnp.abs(model.eigenvalues))
@@ -179,7 +173,7 @@ def _rule(damping: Any, num_krylov: Any, chunk_size: int | None) -> Rule:
         empty=spectral.empty if dense else functools.partial(_empty_krylov, num_krylov=num_krylov),
         build=functools.partial(spectral.build, chunk_size=chunk_size) if dense else _build_krylov,
         solve=_solve_dense if dense else _solve_krylov,
-        adapt=_adapt,
+        adapt=acceptance.next_damping,
         first_size=_first_dense if dense else _first_krylov,
         describe=lambda model, size: {"damping": size, "lowest_curvature": _lowest(model)},
         size=damping,

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.acceptance import Trial
 from hesskit.core.method import Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
@@ -48,10 +47,6 @@ def _solve(model: Spectrum, grad: Params, size: Array, context: Context) -> Step
     return spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary)
 
 
-def _adapt(size: Array, norm: Array, on_boundary: Array, trial: Trial) -> Array:
-    return acceptance.next_radius(size, norm, trial, on_boundary=on_boundary)
-
-
 def _first_radius(model: Spectrum, grad: Params, context: Context) -> Array:
     del grad
     return acceptance.first_radius(model.scale * tree.ravel(context.params), jnp.min(model.scale))
@@ -67,7 +62,7 @@ def _rule(radius: Any, scaling: str | None, chunk_size: int | None) -> Rule:
         empty=spectral.empty,
         build=functools.partial(spectral.build, scale=scale, chunk_size=chunk_size),
         solve=_solve,
-        adapt=_adapt,
+        adapt=acceptance.next_radius,
         first_size=_first_radius,
         describe=lambda model, size: {"radius": size},
         size=radius,

@@ -51,16 +51,12 @@ def solve(model, grad, size, context):
     )
 
 
-def adapt(size, step_norm, on_boundary, trial):
-    return acceptance.next_radius(size, step_norm, trial, on_boundary=on_boundary)
-
-
 STEEPEST = Rule(
     info=Info,
     empty=empty,
     build=build,
     solve=solve,
-    adapt=adapt,
+    adapt=acceptance.next_radius,
     first_size=lambda model, grad, context: jnp.ones((), tree.result_dtype(grad)),
     describe=lambda model, size: {"radius": size},
 )

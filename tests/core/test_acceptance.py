@@ -105,29 +105,44 @@ def test_shrinking_is_safeguarded():
 def test_a_rejected_step_shrinks_the_radius(changes):
     for step_norm in (1.0, 0.3):
         radius = acceptance.next_radius(
-            jnp.float32(1.0), jnp.float32(step_norm), trial_of(**changes), on_boundary=True
+            jnp.float32(1.0), jnp.float32(step_norm), jnp.array(True), trial_of(**changes)
         )
         assert 0 < radius <= step_norm / 2
 
 
 def test_a_very_good_step_on_the_boundary_grows_the_radius_and_no_other():
-    one = jnp.float32(1.0)
-    grown = acceptance.next_radius(one, one, trial_of(), on_boundary=jnp.array(True))
+    one, edge = jnp.float32(1.0), jnp.array(True)
+    grown = acceptance.next_radius(one, one, edge, trial_of())
     assert 2 <= grown <= 10
-    inside = acceptance.next_radius(one, one / 2, trial_of(), on_boundary=jnp.array(False))
+    inside = acceptance.next_radius(one, one / 2, ~edge, trial_of())
     assert inside == 1.0
     poor = trial_of(trial_value=1.9)  # a ratio of 0.07: kept, but no reason to grow
     assert poor.accepted
-    assert acceptance.next_radius(one, one, poor, on_boundary=jnp.array(True)) <= 1.0
+    assert acceptance.next_radius(one, one, edge, poor) == 1.0
+    hardly = trial_of(trial_value=1.995)
+    assert hardly.accepted
+    assert acceptance.next_radius(one, one, edge, hardly) == 0.5
+
+
+def test_negative_curvature_is_told_from_rounding(dtype):
+    eps, one = float(jnp.finfo(dtype).eps), jnp.ones((), dtype)
+    assert acceptance.is_negative(-2 * eps ** (2 / 3) * one, one, eps)
+    assert not acceptance.is_negative(-0.5 * eps ** (2 / 3) * one, one, eps)
+    assert not acceptance.is_negative(one * jnp.nan, one, eps)
+
+
+def test_the_first_radius_is_the_scale_of_one_parameter():
+    assert acceptance.first_radius({"a": jnp.ones(100), "b": jnp.array(-7.0)}) == 7
+    assert acceptance.first_radius(jnp.zeros(3)) == 1
 
 
 def test_damping_falls_after_good_steps_and_grows_after_bad_ones():
-    damping, stiffness = jnp.float32(1.0), jnp.float32(2.0)
+    damping, stiffness, edge = jnp.float32(1.0), jnp.float32(2.0), jnp.array(True)
     good = trial_of(trial_value=0.6)
-    assert acceptance.next_damping(damping, stiffness, good) < damping
+    assert acceptance.next_damping(damping, stiffness, edge, good) < damping
     for bad in (trial_of(trial_value=3.0), trial_of(trial_value=NAN, finite=False)):
         assert not bad.accepted
-        assert acceptance.next_damping(damping, stiffness, bad) > damping
+        assert acceptance.next_damping(damping, stiffness, edge, bad) > damping
 
 
 def test_everything_is_one_program():

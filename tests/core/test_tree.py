@@ -175,3 +175,12 @@ def test_widen():
     }
     dtypes = jax.tree.map(jnp.result_type, tree.widen(x))
     assert dtypes == {"half": jnp.float32, "single": jnp.float32, "complex": jnp.complex64}
+
+
+def test_a_step_is_negligible_entry_by_entry():
+    eps = float(jnp.finfo("float32").eps)
+    x = {"frequency": jnp.array(1e8), "phase": jnp.array(0.1)}
+    step = {"frequency": jnp.array(4.0), "phase": jnp.array(0.05 * eps)}
+    assert tree.negligible(step, x)
+    assert not tree.negligible({**step, "phase": jnp.array(1e-3)}, x)
+    assert not tree.negligible({**step, "phase": jnp.array(jnp.nan)}, x)

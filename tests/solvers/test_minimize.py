@@ -126,6 +126,14 @@ def test_a_tolerance_met_near_the_minimum_is_a_success():
     assert abs(result.params - 1) < 0.1
 
 
+def test_a_large_value_excuses_no_gradient():
+    fn = lambda x: jnp.sum((x - 3.0) ** 2) + 1e6
+    result = hesskit.minimize(fn, jnp.zeros(5), ftol=1.0)
+    assert status(result) == Status.VALUE_TOL
+    assert result.grad_norm > 1
+    assert not result.success
+
+
 @pytest.mark.parametrize("check", ["second_order", "first_order"])
 def test_a_start_that_is_not_finite_is_never_a_success(check: str):
     result = solve(args=(100.0,), start=[NAN, 1.0], check=check)
@@ -454,6 +462,14 @@ def test_a_first_order_method_on_a_saddle_says_so():
     assert status(first_order) == Status.GRADIENT_TOL
     assert first_order.success
     assert first_order.num_products == 0
+
+
+@pytest.mark.standard_promotion("optax.sgd promotes")
+def test_a_small_gradient_by_a_saddle_is_looked_at_too():
+    result = solve(optax.sgd(0.1), fn=saddle, start=[1e-3, 0.0], gtol=0, ftol=0.9)
+    assert 0 < result.grad_norm < 4e-3
+    assert status(result) == Status.SADDLE
+    assert not result.success
 
 
 def test_the_plain_newton_step_on_a_saddle_says_so():

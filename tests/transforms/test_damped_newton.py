@@ -38,7 +38,8 @@ def test_first_damping_is_a_thousandth_of_the_largest_curvature(float64):
 
 def test_a_kept_step_follows_nielsen_and_keeps_convergence_quadratic(float64):
     def factor(ratio):
-        return float(next_damping(jnp.array(2.0), jnp.array(1.0), trial(ratio, accepted=True)) / 2)
+        kept = trial(ratio, accepted=True)
+        return float(next_damping(jnp.array(2.0), jnp.array(1.0), jnp.array(True), kept) / 2)
 
     for ratio in (0.1, 0.3, 0.5, 0.7, 2.0):
         np.testing.assert_allclose(factor(ratio), np.clip(1 - (2 * ratio - 1) ** 3, 1 / 3, 2))
@@ -56,12 +57,12 @@ def test_a_rejected_step_is_shortened_to_the_minimizer_of_the_parabola(float64):
             new = next_damping(
                 jnp.array(damping),
                 jnp.array(stiffness),
+                jnp.array(True),
                 trial(-1.0, accepted=False, actual=actual, slope=-1.0),
             )
             np.testing.assert_allclose(c / (h + new), part * c / stiffness, rtol=1e-8)
-    nan = next_damping(
-        jnp.array(2.0), jnp.array(3.0), trial(-jnp.inf, accepted=False, finite=False)
-    )
+    lost = trial(-jnp.inf, accepted=False, finite=False)
+    nan = next_damping(jnp.array(2.0), jnp.array(3.0), jnp.array(True), lost)
     np.testing.assert_allclose(nan, 11.0)
 
 

@@ -68,3 +68,23 @@ def test_state_is_vectors_only():
     n = 3000
     leaves = jax.tree.leaves(hesskit.newton_cg().init(jnp.ones(n)))
     assert max(leaf.size for leaf in leaves) == n
+
+
+def test_a_product_that_is_not_finite_leaves_the_line_of_the_gradient():
+    bent = lambda x: jnp.sum(jnp.abs(x) ** 1.5 + (x - 3.0) ** 2)  # g = -6, H = inf 0 = NaN at 0
+    result = hesskit.minimize(bent, jnp.zeros(5), hesskit.newton_cg())
+    assert result.success
+    x = np.asarray(result.params, np.float64)
+    np.testing.assert_allclose(1.5 * np.sqrt(x) + 2 * (x - 3), 0, atol=1e-5)
+
+
+def test_a_way_down_is_predicted_in_the_norm_of_the_preconditioner(float64):
+    saddle = lambda x: 2 * x[0] ** 2 - x[1] ** 2 + x[1] ** 4
+    stiff = Preconditioner(
+        init=lambda params: jnp.zeros(()),
+        update=lambda state, product, params: state,
+        apply=lambda state, v, damping: v / 1e4,
+    )
+    step, info = update_once(hesskit.newton_cg(preconditioner=stiff), saddle, jnp.zeros(2))
+    np.testing.assert_allclose(100 * np.linalg.norm(step), 1.0)  # |s|_M = 1, the first radius
+    np.testing.assert_allclose(info.ratio, 1.0, rtol=1e-3)
