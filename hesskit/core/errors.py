@@ -217,6 +217,16 @@ def check_count(value: Any, *, name: str, low: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
 
 
+def length_of(value: Any, *, name: str) -> int:
+    """The length of an array as an int; TypeError if it is traced."""
+    if isinstance(value, Tracer):
+        raise TypeError(
+            f"{name} is the length of an array and cannot be traced; under "
+            f"optax.inject_hyperparams pass static_args=('{name}',)"
+        )
+    return int(value)
+
+
 def check_choice(value: Any, choices: tuple[Any, ...], *, name: str) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
     if not any(value is choice or value == choice for choice in choices):

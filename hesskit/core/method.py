@@ -8,6 +8,7 @@ Methods build a local model at the kept point, propose a trial from it, and judg
 differ in the model and in the step. A `Rule` is that difference; core/trial.py is the rest.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import tree
-from hesskit.core.derivatives import Evaluation
+from hesskit.core.derivatives import Evaluation, linearized
 from hesskit.core.types import Array, Params, Scalar
 
 INFO_FIELDS = (
@@ -44,7 +45,7 @@ class Step(NamedTuple):
     """
 
     step: Params
-    product: Params
+    product: Params | None
     norm: Array
     on_boundary: Array
     penalty: Scalar = 0.0
@@ -129,11 +130,17 @@ class State(NamedTuple):
 
 
 class Method(NamedTuple):
-    """`start(params) -> state`, `ask(state) -> point`, `tell(state, evaluation) -> state`."""
+    """`start(params) -> state`, `ask(state) -> point`, `tell(state, evaluation) -> state`.
+
+    `evaluate(fn, params, has_aux=...)` gives the evaluation that `tell` wants, with products or
+    without; `leaves_saddles` says that a zero gradient under negative curvature does not end it.
+    """
 
     start: Callable[[Params], State]
     ask: Callable[[State], Params]
     tell: Callable[[State, Evaluation], State]
+    evaluate: Callable[..., Evaluation] = linearized
+    leaves_saddles: bool = True
 
 
 def unbounded(value: Array, eps: float) -> Array:
@@ -173,13 +180,6 @@ def context(state: State) -> Context:
     return Context(params=state.params, size=state.size, at_rest=at_rest)
 
 
-def empty_info(rule: Rule, model: Any, size: Array, dtype: jnp.dtype) -> Any:
-    """An Info of the right shapes."""
-    zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
-    common = (count, jnp.array(False), zero, zero, zero, count, count, count, zero)
-    return rule.info(**dict(zip(INFO_FIELDS, common, strict=True)), **rule.describe(model, size))
-
-
 def zero_step(params: Params, dtype: jnp.dtype) -> Step:
     """No step."""
     zero = jnp.zeros((), dtype)
@@ -187,28 +187,37 @@ def zero_step(params: Params, dtype: jnp.dtype) -> Step:
 
 
 def start(rule: Rule, params: Params) -> State:
-    """The first state: nothing known, `ask` gives `params`."""
-    dtype = tree.result_dtype(params)
-    inf = jnp.full((), jnp.inf, dtype)
-    size = jnp.zeros((), dtype)
+    """The first state of a trial method: nothing known, `ask` gives `params`."""
+    size = jnp.zeros((), tree.result_dtype(params))
     if rule.size is not None and not callable(rule.size):
-        size = jnp.asarray(rule.size, dtype)
+        size = jnp.asarray(rule.size, size.dtype)
     model = rule.empty(params)
+    own = rule.describe(model, jnp.copy(size))
+    state = first_state(params, model, functools.partial(rule.info, **own))
+    return state._replace(size=size, step=zero_step(params, size.dtype))
+
+
+def first_state(params: Params, model: Any, info: Callable[..., Any]) -> State:
+    """The first state of any method; `info` takes the common fields."""
+    dtype = tree.result_dtype(params)
+    zero, count, no = jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.array(False)
+    common = (count, no, zero, zero, zero, count, count, count, zero)
+    inf = jnp.full((), jnp.inf, dtype)
     return State(
-        count=jnp.zeros((), jnp.int32),
+        count=count,
         value=inf.astype(value_dtype(params)),
         grad=tree.zeros_like(params),
         level=inf,
-        reference=jnp.copy(inf),
-        size=size,
+        reference=inf,
+        size=zero,
         fresh=jnp.array(True),
-        modeled=jnp.array(False),
+        modeled=no,
         model=model,
         params=params,
-        step=zero_step(params, dtype),
+        step=Step(tree.zeros_like(params), None, zero, no),
         tolerance=jnp.asarray(tree.coarsest_eps(params), dtype),
-        indefinite=jnp.array(False),
-        info=empty_info(rule, model, jnp.copy(size), dtype),
+        indefinite=no,
+        info=info(**dict(zip(INFO_FIELDS, common, strict=True))),
     )
 
 

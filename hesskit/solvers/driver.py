@@ -12,7 +12,7 @@ import optax
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.acceptance import rounding_floor
-from hesskit.core.derivatives import linearized, value_and_grad
+from hesskit.core.derivatives import value_and_grad
 from hesskit.core.method import Method, State, is_at_rest, unbounded
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
@@ -104,7 +104,7 @@ def machine(run: Method, problem: Problem) -> Driver:
     def advance(carry: _Machine) -> tuple[_Machine, Report]:
         before = carry.state
         assert before.step is not None
-        evaluation = linearized(problem.fn, run.ask(before), has_aux=True)
+        evaluation = run.evaluate(problem.fn, run.ask(before), has_aux=True)
         state = run.tell(before, evaluation)
         info = state.info
         aux = tree.where(info.accepted, evaluation.aux, carry.aux)

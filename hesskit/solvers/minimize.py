@@ -89,7 +89,7 @@ def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any
     report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
     at_rest, indefinite = report.at_rest, report.indefinite
     small = is_small(best.grad_norm, tree.coarsest_eps(point))
-    if static.check == "second_order" and run is None:
+    if static.check == "second_order" and not (run is not None and run.leaves_saddles):
         ends = jnp.isin(status, jnp.array(TOLERANCES, status.dtype))
         found, spent = _negative_curvature(fn, best.params, ends & (at_rest | small))
         status = jnp.where(found, Status.SADDLE, status).astype(jnp.int32)

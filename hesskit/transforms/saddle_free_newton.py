@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from hesskit.core import acceptance, errors, tree
 from hesskit.core.derivatives import Evaluation
@@ -105,12 +104,7 @@ def _solve_krylov(model: Krylov, grad: Params, size: Array, context: Context) ->
 
 def _empty_krylov(params: Params, *, num_krylov: Any) -> Krylov:
     """Shapes of the model; the number of steps lives in them, so that `update` needs no number."""
-    if isinstance(num_krylov, Tracer):
-        raise TypeError(
-            "num_krylov is the length of an array and cannot be traced; under "
-            "optax.inject_hyperparams pass static_args=('num_krylov',)"
-        )
-    steps = max(min(int(num_krylov), tree.size(params)), 1)
+    steps = max(min(errors.length_of(num_krylov, name="num_krylov"), tree.size(params)), 1)
 
     def explore(g: Params) -> Krylov:
         zero = jnp.zeros((), tree.result_dtype(g))

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import hesskit
 from tests.contracts.registry import ALL, DEFAULTS
 from tests.contracts.support import advance, assert_same, bowl, data, start, stepper, types, world
 
@@ -162,3 +163,76 @@ def test_forward_mode_through_a_step(case):
     values, tangents = both(shifts)
     assert jnp.isfinite(tangents).all()
     np.testing.assert_allclose(tangents[1], (values[2] - values[0]) / 0.02, rtol=0.05, atol=2e-2)
+
+
+def held(params, fn=bowl):
+    """`fn` of `a` alone, the rest as in `params`."""
+    return lambda some: fn({**some, "b": params["b"]})
+
+
+def alone(params):
+    """`params` with None in place of what `held` holds."""
+    return {**params, "b": {"c": None}}
+
+
+@each_default
+def test_frozen_leaves_stay_and_free_ones_move_as_if_alone(case):
+    inner = case.make()
+    opt = hesskit.freeze(inner, "b")
+
+    @jax.jit
+    def both(params, state, some, apart):
+        moved = advance(opt, bowl, params, state)
+        return moved, advance(inner, held(params), some, apart)
+
+    params, some = start(), alone(start())
+    state, apart = opt.init(params), inner.init(some)
+    before = types(state)
+    for _ in range(2):
+        moved, single = both(params, state, some, apart)
+        params, state, some, apart = *moved[:2], *single[:2]
+        assert types(state) == before
+        np.testing.assert_allclose(params["a"], some["a"], rtol=1e-5)
+        assert_same(params["b"], start()["b"])
+    assert both._cache_size() == 1
+
+
+@each_default
+def test_masked_transforms_some_and_passes_the_rest(case):
+    """The updates of the others are the gradient; the chosen ones are those of `freeze`."""
+    opt, frozen = hesskit.masked(case.make(), "a"), hesskit.freeze(case.make(), "b")
+    params, grad = start(), jax.grad(bowl)(start())
+    give = lambda opt: opt.update(grad, opt.init(params), params, value_fn=bowl)[0]
+    updates, expected = jax.jit(lambda: (give(opt), give(frozen)))()
+    assert_same(updates["b"], grad["b"])
+    np.testing.assert_allclose(updates["a"], expected["a"], rtol=1e-5)
+
+
+@each_default
+@pytest.mark.standard_promotion("adam is optax's")
+def test_partition_with_adam(case):
+    """Adam's leaves move first; the others then as if alone, from the new point."""
+    inner, adam = case.make(), optax.adam(0.1)
+    opt = hesskit.partition({"first": adam, "second": inner}, {"a": "second", "b": "first"})
+    params, state = start(), opt.init(start())
+
+    @jax.jit
+    def both():
+        updates = advance(opt, bowl, params, state).updates
+        first, _ = adam.update(jax.grad(bowl)(params)["b"], adam.init(params["b"]))
+        there = {**params, "b": optax.apply_updates(params["b"], first)}
+        some = alone(params)
+        single = advance(inner, held(there), some, inner.init(some))
+        return updates, {"a": single.updates["a"], "b": first}, single.value
+
+    updates, expected, reached = both()
+    for a, b in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert bowl(optax.apply_updates(params, updates)) <= reached + 1e-6
+
+
+@each
+def test_optax_masked_names_ours(case):
+    opt = optax.masked(case.make(), {"a": True, "b": False})
+    with pytest.raises(TypeError, match=r"masked by optax.masked; use hesskit.masked instead"):
+        jax.eval_shape(lambda p: opt.update(p, opt.init(p), p, value_fn=bowl), start())

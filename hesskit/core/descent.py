@@ -1,0 +1,295 @@
+r"""The line-search machine: a direction, then a length along it, one evaluation a `tell`.
+
+    tell  =  aim . measure                                                  (1)
+
+`measure` hands the evaluation to the line search (core/line_search.py) and, when that is content,
+moves there and lets the method's memory learn the pair (s, y) of the step and the change of the
+gradient, both of the same objective, so that a stream of mini-batches never mixes two. `aim` asks
+the memory for the next direction, if the point moved, and gives the next length.
+
+A search that finds nothing costs the memory its pairs and begins again along -grad; one that
+finds nothing even there ends the run. What distinguishes one method from another is its `Line`.
+
+Source: Nocedal & Wright (2006), Algorithms 6.1 and 7.5; Hager & Zhang (2005) for the search.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from hesskit.core import line_search, method, tree
+from hesskit.core.acceptance import rounding_floor
+from hesskit.core.derivatives import Evaluation, value_and_grad
+from hesskit.core.line_search import LineSearch, Rules
+from hesskit.core.method import Method, State, Step, context, is_small, unbounded
+from hesskit.core.status import Status
+from hesskit.core.types import Array, Params
+
+LIMITED_TRIALS = 6  # for a step that promises less than the rounding of f
+
+
+class LineSearchInfo(NamedTuple):
+    """What the last update did. For people; the next update never reads it."""
+
+    status: Array  # (), int32, 0 while going on
+    accepted: Array  # (), bool
+    step_norm: Array  # (), |s| of an accepted step, 0 of a rejected one
+    ratio: Array  # (), decrease over that of a parabola with the slopes met
+    grad_norm: Array  # (), at the kept point
+    num_values: Array  # (), int32, evaluations of this update
+    num_grads: Array  # (), int32
+    num_products: Array  # (), int32, 0
+    value_mismatch: Array  # (), 0: nothing is evaluated at the kept point
+    learning_rate: Array  # (), the length along the direction
+    num_linesearch_steps: Array  # (), int32, trials of the last search
+    num_pairs: Array  # (), int32, held by the memory
+    decrease_error: Array  # (), by how much the last trial missed sufficient decrease
+    curvature_error: Array  # (), and the curvature condition
+
+
+class Pair(NamedTuple):
+    """A kept step s, the change y of the gradient along it, and the gradient before.
+
+    `length` is the multiple of the direction, `step_norm` is |s|; both ().
+    """
+
+    step: Params
+    change: Params
+    grad: Params
+    length: Array
+    step_norm: Array
+
+
+class Line(NamedTuple):
+    """What distinguishes one line-search method from another.
+
+    Attributes:
+      empty: `params -> (history, table)`: what only `learn` writes, and the small rest, a
+        NamedTuple with a field `num_pairs`, () int32.
+      learn: `(history, table, pair, kept) -> (history, table)`; nothing changes unless `kept`.
+      direct: `(history, table, rhs) -> (table, direction)`; -rhs where there are no pairs.
+      rules: the constants of the line search.
+      longest: the length that may not be passed.
+    """
+
+    empty: Callable[..., Any]
+    learn: Callable[..., Any]
+    direct: Callable[..., tuple[Any, Params]]
+    rules: Rules = line_search.DEFAULT
+    longest: Any = jnp.inf
+
+
+class Course(NamedTuple):
+    """The model of a line-search method: its memory, the direction, where the search stands."""
+
+    history: Any
+    table: Any
+    direction: Params
+    search: LineSearch
+
+
+def start(line: Line, params: Params) -> State:
+    """The first state: nothing known, `ask` gives `params`."""
+    one = jnp.ones((), tree.result_dtype(params))
+    search = line_search.begin(one, -one, one)
+    course = Course(*line.empty(params), tree.zeros_like(params), search)
+    info = functools.partial(LineSearchInfo, **_describe(course))
+    return method.first_state(params, course, info)
+
+
+def _describe(course: Course) -> dict[str, Array]:
+    """The Info's own fields."""
+    search = course.search
+    return {
+        "learning_rate": search.length,
+        "num_linesearch_steps": search.num_trials,
+        "num_pairs": course.table.num_pairs,
+        "decrease_error": search.decrease_error,
+        "curvature_error": search.curvature_error,
+    }
+
+
+def first_length(grad_norm: Array) -> Array:
+    """The first length along -grad: a step of length 1, or the gradient where that is shorter."""
+    return 1 / jnp.maximum(grad_norm, 1)
+
+
+class _Trial(NamedTuple):
+    """An evaluation, measured. `coarse` is a rounding of the value, relative; the rest as named."""
+
+    value: Array
+    grad: Params
+    point: Params
+    step: Params
+    grad_norm: Array
+    step_norm: Array
+    finite: Array
+    noise: Array
+    eps: float
+
+
+def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
+    assert state.step is not None
+    value = evaluation.value.astype(state.level.dtype)
+    # The value was rounded to its own dtype, then to that of the levels.
+    eps = max(coarse, *(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, value)))
+    point = tree.add(state.params, state.step.step)
+    step = tree.sub(point, state.params)  # as it was rounded
+    grad_norm = tree.norm(evaluation.grad)
+    return _Trial(
+        value=value,
+        grad=evaluation.grad,
+        point=point,
+        step=step,
+        grad_norm=grad_norm,
+        step_norm=tree.norm(step),
+        finite=jnp.isfinite(value) & jnp.isfinite(grad_norm),
+        noise=rounding_floor(state.level, state.reference, eps),
+        eps=eps,
+    )
+
+
+def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]:
+    """The search told of the trial; whether a whole step promises less than rounding."""
+    search = state.model.search
+    scaled = state.model.table.num_pairs > 0
+    limited = scaled & (-search.start.slope / 2 <= trial.noise)
+    most = line.rules.max_trials
+    told = line_search.tell(
+        search,
+        trial.value,
+        tree.vdot(trial.grad, state.model.direction),
+        finite=trial.finite,
+        calmer=trial.grad_norm <= state.info.grad_norm,
+        ceiling=state.reference + trial.noise,
+        noise=trial.noise,
+        rules=line.rules._replace(
+            max_trials=jnp.where(limited, jnp.minimum(LIMITED_TRIALS, most), most)
+        ),
+    )
+    return told, limited
+
+
+def _code(state: State, trial: _Trial, met: Array, limited: Array, failed: Array) -> Array:
+    """The status after a trial; 0 while the run goes on."""
+    small = is_small(state.info.grad_norm / jnp.maximum(1, state.level), trial.eps)
+    why = jnp.where(limited | small, Status.ROUNDOFF_LIMITED, Status.LINE_SEARCH_FAILED)
+    code = jnp.where(failed, jnp.where(met, why, Status.NONFINITE_TRIALS), Status.RUNNING)
+    code = jnp.where(unbounded(trial.value, trial.eps), Status.UNBOUNDED, code)
+    return jnp.where(state.fresh & ~trial.finite, Status.NONFINITE_START, code).astype(jnp.int32)
+
+
+def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.0) -> State:
+    """The search told; where it is content, the point moved and the memory taught.
+
+    Args:
+      line: the method.
+      state: the state that asked.
+      evaluation: value and gradient at `ask(state)`.
+      coarse: the rounding of the value at the kept point, if it came in a coarser dtype.
+
+    Returns:
+      The state; `modeled` is False where a new direction is needed.
+    """
+    course, info = state.model, state.info
+    trial = _weigh(state, evaluation, coarse)
+    told, limited = _search(line, state, trial)
+    is_trial = ~state.fresh
+    kept, lost = is_trial & told.accepted, is_trial & told.exhausted
+    pair = Pair(
+        step=trial.step,
+        change=tree.sub(trial.grad, state.grad),
+        grad=state.grad,
+        length=course.search.length,
+        step_norm=trial.step_norm,
+    )
+    history, table = line.learn(course.history, course.table, pair, kept)
+    forgets = lost & ~limited & (course.table.num_pairs > 0)
+    table = _forget(table, forgets)
+    known = kept | (state.fresh & trial.finite)
+    same = trial.value == state.level
+    search = told._replace(length=jnp.where(is_trial, told.length, course.search.length))
+    search = tree.where(is_trial, search, course.search)
+    course = course._replace(history=history, table=table, search=search)
+    parabola = -course.search.start.slope * pair.length / 2
+    info = info._replace(
+        status=_code(state, trial, told.met, limited, lost & ~forgets),
+        accepted=kept | state.fresh,
+        step_norm=jnp.where(kept, trial.step_norm, 0),
+        ratio=jnp.where(is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio),
+        grad_norm=jnp.where(known, trial.grad_norm, info.grad_norm),
+        **_describe(course),
+    )
+    lower = jnp.where(state.fresh & ~same, trial.value, jnp.minimum(trial.value, state.reference))
+    return state._replace(
+        count=state.count + kept.astype(state.count.dtype),
+        value=jnp.where(known, trial.value, state.level).astype(state.value.dtype),
+        grad=tree.where(known, trial.grad, state.grad),
+        level=jnp.where(known, trial.value, state.level),
+        reference=jnp.where(known, lower, state.reference),
+        fresh=state.fresh & ~trial.finite,
+        modeled=state.modeled & ~kept & ~forgets & (is_trial | same),
+        model=course,
+        params=tree.where(kept, trial.point, state.params),
+        info=info,
+    )
+
+
+def _forget(table: Any, when: Array) -> Any:
+    return table._replace(num_pairs=jnp.where(when, 0, table.num_pairs))
+
+
+def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearch]:
+    """The next direction and the search along it; -grad where the method's does not descend."""
+    course, norm = state.model, state.info.grad_norm
+    table, direction = line.direct(course.history, course.table, rhs)
+    direction = tree.cast_like(direction, state.grad)
+    slope = tree.vdot(direction, state.grad)
+    down = (slope < 0) & jnp.isfinite(slope)
+    table = _forget(table, ~down)
+    direction = tree.where(down, direction, tree.negative(state.grad))
+    slope = jnp.where(down, slope, -(norm**2))
+    length = jnp.where(table.num_pairs > 0, 1, first_length(norm))
+    return table, direction, line_search.begin(state.level, slope, length, line.longest)
+
+
+def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
+    """A new direction unless `state.modeled`, and the next step along it."""
+    course = state.model
+    needed = ~state.modeled & ~state.fresh
+    table, direction, search = tree.while_once(
+        needed,
+        lambda: _turn(line, state, rhs(state.grad)),
+        (course.table, course.direction, course.search),
+    )
+    course = course._replace(table=table, direction=direction, search=search)
+    step = tree.cast_like(tree.scale(search.length, direction), state.grad)
+    rest = ~state.fresh & context(state).at_rest
+    status = jnp.where(rest, Status.GRADIENT_TOL, state.info.status).astype(jnp.int32)
+    return state._replace(
+        modeled=state.modeled | needed,
+        size=search.length,
+        model=course,
+        step=Step(step, None, search.length, jnp.array(False)),
+        info=state.info._replace(status=status),
+    )
+
+
+def tell(line: Line, state: State, evaluation: Evaluation) -> State:
+    """The next state, from the evaluation at `ask(state)`: (1)."""
+    state = aim(line, measure(line, state, evaluation))
+    one = jnp.ones((), jnp.int32)
+    return state._replace(info=state.info._replace(num_values=one, num_grads=one))
+
+
+def machine(line: Line) -> Method:
+    """The machine of `line`: gradients only, and it cannot leave a saddle it meets exactly."""
+    return Method(
+        start=functools.partial(start, line),
+        ask=method.ask,
+        tell=functools.partial(tell, line),
+        evaluate=value_and_grad,
+        leaves_saddles=False,
+    )

@@ -1,0 +1,198 @@
+r"""What optax asks of every transform of ours: the 2-tuple, its checks, its state between calls.
+
+A machine of core/method.py keeps the point; optax brings it with each call. `arrive` turns the
+arguments of `update` into a `Call` at real parameters, `leave` turns what came of it back.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hesskit.core import errors, objective, tree
+from hesskit.core.method import Method, State
+from hesskit.core.types import Array, Params, ValueFn
+
+DESCENT = 1e-8
+"""An upstream transform is heeded if its cosine with the gradient is at least this."""
+
+
+class Transformation(optax.GradientTransformationExtraArgs):
+    """An optax transformation that carries its machine.
+
+    A 2-tuple `(init, update)` like every optax transformation. Solvers run `method` directly;
+    where a wrapper loses it they run the loop over `update`, which visits the same points.
+
+    Attributes:
+      method: the machine behind `update`; None where the step is never judged.
+      name: the factory's name, for messages and `Result.method`.
+      has_aux: whether `value_fn` returns (value, aux) in `update`.
+    """
+
+    method: Method | None
+    name: str
+    has_aux: bool
+
+    def __new__(
+        cls,
+        init: Callable[..., Any],
+        update: Callable[..., Any],
+        *,
+        method: Method | None,
+        name: str,
+        has_aux: bool = False,
+    ) -> "Transformation":
+        """The 2-tuple with its attributes."""
+        self = super().__new__(cls, init, update)
+        self.method, self.name, self.has_aux = method, name, has_aux
+        return self
+
+
+def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformation]:
+    """One object per set of arguments, so that an inline factory call hits the same jit cache.
+
+    Arguments that cannot be hashed (arrays, tracers) make a new object each time.
+
+    Args:
+      factory: makes a transformation.
+
+    Returns:
+      The same factory, memoized.
+    """
+    cached = functools.lru_cache(maxsize=256, typed=True)(factory)
+
+    @functools.wraps(factory)
+    def call(*args: Any, **kwargs: Any) -> Transformation:
+        try:
+            hash((args, tuple(kwargs.items())))
+        except TypeError:
+            return factory(*args, **kwargs)
+        return cached(*args, **kwargs)
+
+    return call
+
+
+def own_buffers(state: State) -> State:
+    """The state with no two leaves in one buffer: a donated buffer can be given away only once."""
+    seen: set[int] = set()
+
+    def own(leaf: Array) -> Array:
+        first = id(leaf) not in seen
+        seen.add(id(leaf))
+        return leaf if first else jnp.copy(leaf)
+
+    return jax.tree.map(own, state)
+
+
+def keep_positional(update: Callable[..., Any]) -> Callable[..., Any]:
+    """`update` with a sentence for data under the name of one of its positional arguments."""
+
+    @functools.wraps(update)
+    def call(*given: Any, **data: Any) -> tuple[Params, State]:
+        for key in ("updates", "state", "params")[: len(given)]:
+            if key in data:
+                raise TypeError(objective.reserved(key))
+        return update(*given, **data)
+
+    return call
+
+
+def _check_state(state: State, params: Params, name: str) -> None:
+    """Raises ValueError if `state` was made for other params."""
+
+    def shapes(tree: Params) -> Any:
+        leaves, structure = jax.tree.flatten(tree)
+        return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
+
+    if shapes(state.grad) != shapes(params):
+        raise ValueError(
+            f"{name}.update got a state of other params: it holds {errors.describe(state.grad)}, "
+            f"params is {errors.describe(params)}; call init(params) again"
+        )
+
+
+def _check_given(value: Any) -> Array | None:
+    """The caller's `value` as an array; ValueError or TypeError unless it is a real ()."""
+    if value is None:
+        return None
+    array = jnp.asarray(value)
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise (ValueError if array.shape else TypeError)(
+            f"value must be a real scalar, got {array.dtype}{list(array.shape)}"
+        )
+    return array
+
+
+def hide(state: State, params: Params) -> State:
+    """The machine's state as optax's: without the point, with the gradient in params' dtypes."""
+    grad = objective.conjugate(objective.join(state.grad, params))
+    return state._replace(params=None, step=None, grad=tree.cast_like(grad, params))
+
+
+def show(state: State, params: Params, point: Params) -> State:
+    """The inverse of `hide` at the real `point` of `params`."""
+    grad = objective.split(objective.conjugate(state.grad))
+    return state._replace(params=point, grad=grad, fresh=jnp.array(False))
+
+
+def right_hand_side(updates: Params, given: Params | None) -> Callable[[Params], Params]:
+    """The gradient, or what an upstream transform made of it if that still descends."""
+
+    def choose(grad: Params) -> Params:
+        changed = jnp.array(True) if given is None else ~tree.equal(updates, given)
+        cosine = DESCENT * tree.norm(updates) * tree.norm(grad)
+        descends = (tree.vdot(updates, grad) >= cosine) & tree.all_finite(updates)
+        return tree.where(changed & descends, tree.cast_like(updates, grad), grad)
+
+    return choose
+
+
+
+class Call(NamedTuple):
+    """The arguments of an `update` at real parameters: `fn(point) -> ()`, and what came with it."""
+
+    params: Params  # the user's
+    fn: ValueFn
+    point: Params
+    updates: Params
+    grad: Params | None
+    value: Array | None
+
+
+def arrive(
+    name: str,
+    has_aux: bool,
+    updates: Params,
+    state: State,
+    params: Params | None,
+    /,
+    *,
+    value_fn: Callable[..., Any],
+    value: Any = None,
+    grad: Params | None = None,
+    args: Any = (),
+    **data: Any,
+) -> Call:
+    """The checked call; ValueError or TypeError says what is wrong with it."""
+    if params is None:
+        raise ValueError(errors.NO_PARAMS.format(name=name))
+    params = errors.check_params(params)
+    errors.check_like(updates, params, name="updates")
+    _check_state(state, params, name)
+    fn, point = objective.real(
+        value_fn, params, args=args, data=data, has_aux=has_aux, caller=f"{name}.update"
+    )
+    if grad is not None:
+        errors.check_like(grad, params, name="grad")
+        grad = objective.split(tree.cast_like(grad, params))
+    incoming = objective.split(tree.cast_like(updates, params))
+    return Call(params, fn, point, incoming, grad, _check_given(value))
+
+
+def leave(step: Params, machine: State, state: State, call: Call) -> tuple[Params, State]:
+    """What `update` returns: the step and the state, in the dtypes that came."""
+    new = tree.cast_like(objective.join(step, call.params), call.params)
+    return new, tree.cast_like(hide(machine, call.params), state)

@@ -1,0 +1,248 @@
+r"""L-BFGS: the last few gradients stand for the Hessian.
+
+At parameters x with gradient g, each update takes
+
+    x  <-  x - a H g                                                        (1)
+
+with H the inverse BFGS matrix of the last m pairs of steps and gradient changes, in compact form
+(curvature/secant.py: two passes over the history, no chain of inner products), and a length a that
+satisfies the approximate Wolfe conditions (core/line_search.py), which float32 can still meet at
+its rounding floor. Both ends of a pair come from the same `value_fn`, so that mini-batches are
+never mixed in one pair (Berahas, Nocedal & Takac 2016, with the batch as its own overlap). A pair
+without enough curvature is left out; a search that fails drops them all and tries -g.
+
+Source: Liu & Nocedal (1989), Math. Program. 45, 503-528; Nocedal & Wright (2006), Algorithm 7.5;
+Byrd, Nocedal & Schnabel (1994); Hager & Zhang (2005) for the length.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hesskit.core import descent, errors, objective, tree
+from hesskit.core.descent import Line, Pair
+from hesskit.core.types import Array, Params
+from hesskit.curvature import secant
+from hesskit.curvature.secant import History, Table
+from hesskit.transforms import _descend
+from hesskit.transforms._optax import memoize
+
+MEMORY_SIZE = 10  # as optax and SciPy; Nocedal & Wright (2006), section 7.2: 3 to 20
+HAGER_ZHANG = "hager_zhang"
+
+
+class ScaleByLBFGSState(NamedTuple):
+    """What the next update of `scale_by_lbfgs` needs.
+
+    Attributes:
+      count: updates, () int32.
+      params: where the last update was asked for.
+      updates: what came there, the gradient or what an upstream transform made of it.
+      history: the pairs.
+      table: their inner products.
+    """
+
+    count: Array
+    params: Params
+    updates: Params
+    history: History
+    table: Table
+
+
+def _check(memory_size: Any) -> Any:
+    errors.check_count(memory_size, name="memory_size")
+    return MEMORY_SIZE if memory_size is None else memory_size
+
+
+def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
+    return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
+
+
+def _learn(
+    history: History, table: Table, pair: Pair, kept: Array
+) -> tuple[History, Table]:
+    return secant.push(
+        history, table, pair.step, pair.change, unit=pair.step_norm, kept=kept
+    )
+
+
+def _direct(
+    history: History, table: Table, rhs: Params, *, scaled: bool
+) -> tuple[Table, Params]:
+    table, product = secant.multiply(history, table, rhs, scaled=scaled)
+    return table, tree.negative(product)
+
+
+def line(memory_size: Any, scale_init_precond: bool) -> Line:
+    """L-BFGS for the line-search machine."""
+    return Line(
+        empty=functools.partial(_empty, memory_size=memory_size),
+        learn=_learn,
+        direct=functools.partial(_direct, scaled=scale_init_precond),
+    )
+
+
+def _precondition(
+    updates: Params, state: ScaleByLBFGSState, params: Params, *, scaled: bool
+) -> tuple[Params, ScaleByLBFGSState]:
+    """(1) without a length, from the differences to the last call; all real."""
+    step, change = tree.sub(params, state.params), tree.sub(updates, state.updates)
+    norm = tree.norm(updates)
+    finite = jnp.isfinite(norm) & tree.all_finite(params)
+    history, table = secant.push(
+        state.history,
+        state.table,
+        step,
+        change,
+        unit=tree.norm(step),
+        kept=finite & (state.count > 0),
+    )
+    table, product = secant.multiply(history, table, updates, scaled=scaled)
+    # Without pairs H = 1, shortened to a step of length 1 at most, as optax does.
+    first = (table.num_pairs == 0) & scaled
+    product = tree.scale(jnp.where(first, descent.first_length(norm), 1), product)
+    sound = finite & tree.all_finite(product)
+    new = ScaleByLBFGSState(
+        count=optax.safe_increment(state.count),
+        params=tree.where(finite, params, state.params),
+        updates=tree.where(finite, updates, state.updates),
+        history=history,
+        table=table,
+    )
+    return tree.where(sound, product, tree.zeros_like(product)), new
+
+
+@memoize
+def scale_by_lbfgs(
+    memory_size: Any = None, scale_init_precond: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""The L-BFGS direction with its sign changed, for chains.
+
+    u = H g, from the differences of params and updates between calls; no evaluations. Follow it
+    with `optax.scale_by_learning_rate` or `scale_by_hager_zhang_linesearch`.
+
+    Args:
+      memory_size: pairs kept. None means 10. Under `optax.inject_hyperparams` list it in
+        `static_args`.
+      scale_init_precond: start each product from gamma = s.y / y.y of the newest pair times the
+        identity (the first from min(1, 1/|g|)); else from the identity.
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` whose updates point uphill, in the dtypes of
+      params; zeros where an input is not finite.
+
+    Raises:
+      ValueError: `memory_size` is no positive integer, or `params` is missing in `update`.
+
+    For mini-batches: no; consecutive gradients must belong to one function.
+
+    Cost of an update in gradients: 0, and about 4 memory_size inner products.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, hesskit
+      >>> opt = optax.chain(hesskit.scale_by_lbfgs(), optax.scale_by_learning_rate(0.5))
+      >>> f, x = lambda x: jnp.sum(jnp.array([1.0, 4.0]) * x**2), jnp.ones(2)
+      >>> state = opt.init(x)
+      >>> for _ in range(20):
+      ...     updates, state = opt.update(jax.grad(f)(x), state, x)
+      ...     x = optax.apply_updates(x, updates)
+      >>> print(bool(f(x) < 1e-8))
+      True
+
+    References:
+      Nocedal & Wright (2006), Numerical Optimization, Algorithm 7.4.
+    """
+    memory_size = _check(memory_size)
+
+    def init(params: Params) -> ScaleByLBFGSState:
+        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
+        point = objective.split(params)
+        history, table = _empty(point, memory_size=memory_size)
+        none = jnp.zeros((), jnp.int32)
+        return ScaleByLBFGSState(
+            none, tree.zeros_like(point), tree.zeros_like(point), history, table
+        )
+
+    def update(
+        updates: Params, state: ScaleByLBFGSState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, ScaleByLBFGSState]:
+        del extra
+        if params is None:
+            raise ValueError(errors.NO_PARAMS.format(name="scale_by_lbfgs"))
+        params = errors.check_params(params)
+        errors.check_like(updates, params, name="updates")
+        incoming = objective.split(tree.cast_like(updates, params))
+        new, after = _precondition(
+            incoming, state, objective.split(params), scaled=scale_init_precond
+        )
+        return tree.cast_like(objective.join(new, params), params), tree.cast_like(after, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+@memoize
+def lbfgs(
+    learning_rate: Any = None,
+    memory_size: Any = None,
+    scale_init_precond: bool = True,
+    *,
+    linesearch: Any = HAGER_ZHANG,
+    has_aux: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""L-BFGS with a line search that survives float32: the drop-in for `optax.lbfgs`.
+
+    x <- x - a H g, H from the last memory_size pairs, a by the approximate Wolfe conditions. One
+    update is one search, most often one evaluation; f never increases. Call it as `optax.lbfgs`,
+    with `value`, `grad` and `value_fn`, and get both from the state by
+    `hesskit.value_and_grad_from_state` or optax's.
+
+    Args:
+      learning_rate: None for lengths that the line search finds. A number or schedule multiplies
+        H g instead, and nothing is evaluated or rejected.
+      memory_size: pairs kept. None means 10. Under `optax.inject_hyperparams` list it in
+        `static_args`.
+      scale_init_precond: start each product from gamma = s.y / y.y of the newest pair times the
+        identity; else from the identity.
+      linesearch: "hager_zhang"; or any optax transformation to follow the direction, such as
+        `optax.scale_by_zoom_linesearch(20)`; or None for none.
+      has_aux: whether `value_fn` returns (value, aux).
+
+    Returns:
+      A transformation. With the line search of ours its `update` needs `value_fn`, and its state
+      has `count`, `value`, `grad` and `info` as that of `optax.lbfgs`.
+
+    Raises:
+      ValueError: `memory_size` is no positive integer, `linesearch` is no such thing.
+      TypeError: a number was expected.
+
+    For mini-batches: with large ones (each pair belongs to one batch), or with `newton_cg`.
+
+    Cost of an update in gradients: about 1.1, one for each evaluation of the search.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import hesskit
+      >>> rosenbrock = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+      >>> result = hesskit.minimize(rosenbrock, jnp.zeros(100), hesskit.lbfgs())
+      >>> print(bool(result.success), result.params[:2])
+      True [1. 1.]
+
+    References:
+      Liu & Nocedal (1989), Math. Program. 45, 503-528; Hager & Zhang (2005), SIAM J. Optim. 16.
+    """
+    errors.check_number(learning_rate, name="learning_rate", schedule=True)
+    memory_size = _check(memory_size)
+    if isinstance(linesearch, str):
+        errors.check_choice(linesearch, (HAGER_ZHANG,), name="linesearch")
+        if learning_rate is None:
+            return _descend.build(
+                line(memory_size, scale_init_precond), name="lbfgs", has_aux=has_aux
+            )
+        linesearch = None
+    scaling = optax.scale_by_learning_rate(1.0 if learning_rate is None else learning_rate)
+    search = optax.identity() if linesearch is None else linesearch
+    return optax.chain(scale_by_lbfgs(memory_size, scale_init_precond), scaling, search)
