@@ -11,12 +11,14 @@ from hesskit.solvers.result import Result
 from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
 from hesskit.transforms.lbfgs import lbfgs, scale_by_lbfgs
+from hesskit.transforms.linesearch import scale_by_hager_zhang_linesearch
 from hesskit.transforms.masked import freeze, masked
 from hesskit.transforms.newton import newton, scale_by_newton
 from hesskit.transforms.newton_cg import newton_cg, scale_by_newton_cg
 from hesskit.transforms.partition import partition
 from hesskit.transforms.recycle import last_info, value_and_grad_from_state
 from hesskit.transforms.saddle_free_newton import saddle_free_newton, scale_by_saddle_free_newton
+from hesskit.transforms.ssbroyden import ssbroyden
 from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
 __all__ = [
@@ -43,11 +45,13 @@ __all__ = [
     "saddle_free_newton",
     "scale_by_cubic_newton",
     "scale_by_damped_newton",
+    "scale_by_hager_zhang_linesearch",
     "scale_by_lbfgs",
     "scale_by_newton",
     "scale_by_newton_cg",
     "scale_by_saddle_free_newton",
     "scale_by_trust_region",
+    "ssbroyden",
     "trust_region",
     "value_and_grad_from_state",
 ]

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "linalg": Layer({"core", "linalg"}, {"jax"}),
     "curvature": Layer({"core", "linalg", "curvature"}, {"jax"}, siblings=set()),
     "transforms": Layer(
-        {"core", "linalg", "curvature", "transforms"}, {"jax", "optax"}, siblings={"_build"}
+        {"core", "linalg", "curvature", "transforms"}, {"jax", "optax"}, siblings={"_build", "_descend", "_optax"}
     ),
     "solvers": Layer(
         {"core", "linalg", "curvature", "transforms", "solvers"}, {"jax", "optax", "tqdm"}

@@ -24,6 +24,7 @@ from hesskit.core.acceptance import rounding_floor
 from hesskit.core.derivatives import Evaluation, value_and_grad
 from hesskit.core.line_search import LineSearch, Rules
 from hesskit.core.method import Method, State, Step, context, is_small, unbounded
+from hesskit.core.pair import Point, learned
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 
@@ -49,19 +50,6 @@ class LineSearchInfo(NamedTuple):
     curvature_error: Array  # (), and the curvature condition
 
 
-class Pair(NamedTuple):
-    """A kept step s, the change y of the gradient along it, and the gradient before.
-
-    `length` is the multiple of the direction, `step_norm` is |s|; both ().
-    """
-
-    step: Params
-    change: Params
-    grad: Params
-    length: Array
-    step_norm: Array
-
-
 class Line(NamedTuple):
     """What distinguishes one line-search method from another.
 
@@ -72,6 +60,7 @@ class Line(NamedTuple):
       direct: `(history, table, rhs) -> (table, direction)`; -rhs where there are no pairs.
       rules: the constants of the line search.
       longest: the length that may not be passed.
+      given: `direct` only hands on a direction that came with the call; without pairs it is -grad.
     """
 
     empty: Callable[..., Any]
@@ -79,6 +68,7 @@ class Line(NamedTuple):
     direct: Callable[..., tuple[Any, Params]]
     rules: Rules = line_search.DEFAULT
     longest: Any = jnp.inf
+    given: bool = False
 
 
 class Course(NamedTuple):
@@ -87,14 +77,15 @@ class Course(NamedTuple):
     history: Any
     table: Any
     direction: Params
-    search: LineSearch
+    search: Any  # a LineSearch; None inside an optax state, like the direction
 
 
 def start(line: Line, params: Params) -> State:
     """The first state: nothing known, `ask` gives `params`."""
     one = jnp.ones((), tree.result_dtype(params))
     search = line_search.begin(one, -one, one)
-    course = Course(*line.empty(params), tree.zeros_like(params), search)
+    history, table = line.empty(params)
+    course = Course(history, table, tree.zeros_like(params), search)
     info = functools.partial(LineSearchInfo, **_describe(course))
     return method.first_state(params, course, info)
 
@@ -198,13 +189,8 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     told, limited = _search(line, state, trial)
     is_trial = ~state.fresh
     kept, lost = is_trial & told.accepted, is_trial & told.exhausted
-    pair = Pair(
-        step=trial.step,
-        change=tree.sub(trial.grad, state.grad),
-        grad=state.grad,
-        length=course.search.length,
-        step_norm=trial.step_norm,
-    )
+    before, after = Point(state.level, state.grad), Point(trial.value, trial.grad)
+    pair = learned(before, after, trial.step, length=course.search.length, noise=trial.noise)
     history, table = line.learn(course.history, course.table, pair, kept)
     forgets = lost & ~limited & (course.table.num_pairs > 0)
     table = _forget(table, forgets)
@@ -218,7 +204,9 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
         status=_code(state, trial, told.met, limited, lost & ~forgets),
         accepted=kept | state.fresh,
         step_norm=jnp.where(kept, trial.step_norm, 0),
-        ratio=jnp.where(is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio),
+        ratio=jnp.where(
+            is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio
+        ),
         grad_norm=jnp.where(known, trial.grad_norm, info.grad_norm),
         **_describe(course),
     )
@@ -248,6 +236,8 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
     direction = tree.cast_like(direction, state.grad)
     slope = tree.vdot(direction, state.grad)
     down = (slope < 0) & jnp.isfinite(slope)
+    if line.given:
+        down &= table.num_pairs > 0
     table = _forget(table, ~down)
     direction = tree.where(down, direction, tree.negative(state.grad))
     slope = jnp.where(down, slope, -(norm**2))
@@ -265,7 +255,13 @@ def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad:
         (course.table, course.direction, course.search),
     )
     course = course._replace(table=table, direction=direction, search=search)
-    step = tree.cast_like(tree.scale(search.length, direction), state.grad)
+    # A loop of one trip, always: the product must be rounded, as the caller's will be, before it is
+    # added to params, and in one piece the compiler would fuse both into one instruction.
+    step = tree.while_once(
+        search.length > 0,
+        lambda: tree.scale(search.length, direction),
+        tree.zeros_like(state.grad),
+    )
     rest = ~state.fresh & context(state).at_rest
     status = jnp.where(rest, Status.GRADIENT_TOL, state.info.status).astype(jnp.int32)
     return state._replace(

@@ -145,7 +145,9 @@ def _inside(search: LineSearch, slow: Array, noise: Array) -> Array:
     least, most = low.length + INSIDE * width, high.length - INSIDE * width
     smooth = jnp.isfinite(high.value) & jnp.isfinite(high.slope)
     seen = jnp.abs(high.value - low.value) > noise
-    curve = jnp.where(seen, _cubic(low, high), jnp.where(high.slope > 0, _secant(low, high), jnp.nan))
+    curve = jnp.where(
+        seen, _cubic(low, high), jnp.where(high.slope > 0, _secant(low, high), jnp.nan)
+    )
     middle = low.length + width / 2
     guess = jnp.where(jnp.isfinite(curve), jnp.clip(curve, least, most), middle)
     guess = jnp.where(slow, middle, guess)

@@ -133,7 +133,8 @@ class Method(NamedTuple):
     """`start(params) -> state`, `ask(state) -> point`, `tell(state, evaluation) -> state`.
 
     `evaluate(fn, params, has_aux=...)` gives the evaluation that `tell` wants, with products or
-    without; `leaves_saddles` says that a zero gradient under negative curvature does not end it.
+    without; `leaves_saddles` says that a zero gradient under negative curvature does not end it;
+    `any_structure` that nothing in it has the structure of params, which may be raveled.
     """
 
     start: Callable[[Params], State]
@@ -141,6 +142,7 @@ class Method(NamedTuple):
     tell: Callable[[State, Evaluation], State]
     evaluate: Callable[..., Evaluation] = linearized
     leaves_saddles: bool = True
+    any_structure: bool = True
 
 
 def unbounded(value: Array, eps: float) -> Array:

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hesskit.core import layout
 from hesskit.core.types import Array, Params, Scalar
 
 
@@ -74,13 +75,19 @@ def norm(x: Params) -> Array:
     top = int(jnp.finfo(dtype).maxexp)
     unit = 2.0 ** (5 * top // 8)
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
-    plain, raised, lowered = (_square(scale(c, sizes)) for c in (1.0, unit, 1 / unit))
+    plain, raised, lowered = (_square(sizes, c) for c in (1.0, unit, 1 / unit))
     large, small = plain > 2.0 ** (3 * top // 4), plain < 2.0 ** (-5 * top // 8)
-    safe = jnp.where(small, jnp.sqrt(raised) / unit, jnp.sqrt(plain))
-    return jnp.where(large, jnp.sqrt(lowered) * unit, safe)
+    total = jnp.where(large, lowered, jnp.where(small, raised, plain))
+    scale = jnp.where(large, unit, jnp.where(small, 1 / unit, 1)).astype(dtype)
+    positive = total > 0
+    return jnp.where(positive, scale * jnp.sqrt(jnp.where(positive, total, 1)), total)
 
 
-def _square(x: Params) -> Array:
+def _square(x: Params, factor: float) -> Array:
+    """The square of the norm of `factor x`."""
+    if factor != 1:
+        # XLA would multiply the factors of a square first, and they overflow together.
+        x = jax.lax.optimization_barrier(scale(factor, x))
     return vdot(x, x)
 
 
@@ -127,7 +134,7 @@ def negative(x: Params) -> Params:
 def zeros_like(x: Params, dtype: jnp.dtype | None = None) -> Params:
     """Zeros of the structure, shapes and (unless `dtype` is given) dtypes of `x`."""
     # a concrete sharded array met while tracing loses its layout in jnp.zeros_like
-    return jax.tree.map(lambda a: like_sharded(jnp.zeros_like(a, dtype=dtype), a), x)
+    return jax.tree.map(lambda a: layout.like(jnp.zeros_like(a, dtype=dtype), a), x)
 
 
 def zeros_of(struct: Any) -> Any:
@@ -203,7 +210,7 @@ def _hashed(leaf: Array, salt: int) -> Array:
         bits = (bits ^ (bits >> jnp.uint32(shift))) * jnp.uint32(factor)
     bits = bits ^ (bits >> jnp.uint32(16))
     unit = bits.astype(jnp.float32) / 2.0**31 - 1
-    return like_sharded((unit * 3.0**0.5).astype(leaf.dtype), leaf)
+    return layout.like((unit * 3.0**0.5).astype(leaf.dtype), leaf)
 
 
 def while_once(needed: Array, compute: Callable[[], Params], otherwise: Params) -> Params:
@@ -239,7 +246,7 @@ def ravel(tree: Params) -> Array:
       An (n,) array.
     """
     dtype = result_dtype(tree)
-    leaves = [_gathered(a).astype(dtype).reshape(-1) for a in jax.tree.leaves(tree)]
+    leaves = [layout.gathered(a).astype(dtype).reshape(-1) for a in jax.tree.leaves(tree)]
     return jnp.concatenate(leaves) if leaves else jnp.zeros((0,), dtype)
 
 
@@ -249,39 +256,9 @@ def unravel(vector: Array, like: Params) -> Params:
     parts, start = [], 0
     for leaf in leaves:
         part = vector[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
-        parts.append(like_sharded(part, leaf))
+        parts.append(layout.like(part, leaf))
         start += leaf.size
     return jax.tree.unflatten(structure, parts)
-
-
-def like_sharded(x: Array, like: Array) -> Array:
-    """`x` laid out as `like` where axes are explicit; `x` itself where the compiler decides."""
-    sharding = jax.typeof(like).sharding
-    if sharding == jax.typeof(x).sharding or not any(_explicit(sharding)):
-        return x
-    return jax.sharding.reshard(x, sharding)
-
-
-def explicit_sharding(like: Array) -> jax.sharding.NamedSharding | None:
-    """The layout of `like` where its axes are explicit; None where the compiler decides."""
-    sharding = jax.typeof(like).sharding
-    return sharding if any(_explicit(sharding)) else None
-
-
-def replicated(like: Array, ndim: int) -> jax.sharding.NamedSharding | None:
-    """The layout of an array of `ndim` axes with a copy on each device of `like`, or None."""
-    sharding = explicit_sharding(like)
-    return None if sharding is None else sharding.update(spec=jax.P(*[None] * ndim))
-
-
-def _gathered(leaf: Array) -> Array:
-    sharding = replicated(leaf, leaf.ndim)
-    return leaf if sharding is None else jax.sharding.reshard(leaf, sharding)
-
-
-def _explicit(sharding: jax.sharding.NamedSharding) -> list[bool]:
-    """Which axes of an array are split over mesh axes that its type names."""
-    return [entry is not None for entry in sharding.spec]
 
 
 def widen(x: Params) -> Params:

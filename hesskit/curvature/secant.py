@@ -15,13 +15,15 @@ Source: Byrd, Nocedal & Schnabel (1994), Math. Program. 63, 129-156, Theorem 2.2
 (2006), Algorithm 7.4 and (7.20); Chen, Wang & Zhou (2014) for the recursion on inner products.
 """
 
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from hesskit.core import tree
+from hesskit.core import layout, tree
 from hesskit.core.types import Array, Params
 
 
@@ -100,11 +102,11 @@ def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:
             v.astype(dtype),
             (axes, ((), ())),
             precision=jax.lax.Precision.HIGHEST,
-            out_sharding=tree.replicated(v, 1),
+            out_sharding=layout.replicated(v, 1),
         )
 
     terms = jax.tree.leaves(jax.tree.map(leaf, rows, vector))
-    return sum(terms[1:], terms[0])
+    return functools.reduce(operator.add, terms)
 
 
 def _combine(rows: Params, weights: Array, like: Params) -> Params:
@@ -116,14 +118,14 @@ def _combine(rows: Params, weights: Array, like: Params) -> Params:
             a.astype(weights.dtype),
             (((0,), (0,)), ((), ())),
             precision=jax.lax.Precision.HIGHEST,
-            out_sharding=tree.explicit_sharding(v),
+            out_sharding=layout.explicit(v),
         )
 
     return jax.tree.map(leaf, rows, like)
 
 
 def multiply(
-    history: History, table: Table, vector: Params, *, scaled: bool = True
+    history: History, table: Table, vector: Params, *, scaled: Any = True
 ) -> tuple[Table, Params]:
     """(1): the inverse BFGS matrix times `vector`, which comes back where there are no pairs.
 
@@ -146,12 +148,12 @@ def multiply(
     gram = table.gram.at[:, newest].set(column).at[newest, :].set(column)
     table = table._replace(cross=cross, gram=gram)
 
-    age = (newest - jnp.arange(num)) % num  # row k from the youngest
+    age = (newest - jnp.arange(num, dtype=newest.dtype)) % num  # row k from the youngest
     order = age[::-1]
-    held = jnp.arange(num) >= num - table.num_pairs  # in `order`, oldest first
+    held = jnp.arange(num, dtype=newest.dtype) >= num - table.num_pairs  # in `order`, oldest first
     both = held[:, None] & held[None, :]
     upper = jnp.where(both, jnp.triu(cross[order][:, order]), jnp.eye(num, dtype=dtype))
-    gamma = _scale(table) if scaled else jnp.ones((), dtype)
+    gamma = jnp.where(scaled, _scale(table), 1)
     s_dot = jnp.where(held, _dots(history.steps, vector, dtype)[order], 0)
     y_dot = jnp.where(held, _dots(history.changes, vector, dtype)[order], 0)
     a = solve_triangular(upper, s_dot)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
+from hesskit.core.types import Params
 from hesskit.solvers.result import History
 
 MOST_STEPS = 2**31 - 2
@@ -41,6 +43,25 @@ def hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
     except TypeError:
         return _ById(fn)
     return fn
+
+
+def may_ravel(params: Params) -> bool:
+    """Whether params may become one vector, which compiles faster: one dtype, on one device.
+
+    Of a traced leaf the device is not known.
+
+    Args:
+      params: the start, of arrays.
+
+    Returns:
+      True if nothing is lost by it.
+    """
+    leaves = jax.tree.leaves(params)
+    here = all(not isinstance(leaf, Tracer) and len(leaf.devices()) == 1 for leaf in leaves)
+    wide = all(
+        jnp.finfo(leaf.dtype).bits >= 32 for leaf in leaves
+    )  # else sums are of another dtype
+    return here and wide and len({leaf.dtype for leaf in leaves}) == 1
 
 
 def limit_of(max_steps: Any) -> Any:

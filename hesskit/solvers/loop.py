@@ -25,6 +25,7 @@ class Static(NamedTuple):
     value_fn: Callable[..., Any]
     optimizer: optax.GradientTransformation
     fixed: tuple[bool, ...]
+    flat: bool  # a machine may run on one vector
     has_aux: bool
     check: str
     history: bool | str

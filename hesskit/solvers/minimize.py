@@ -67,17 +67,18 @@ def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
 def _solve(static: Static, params: Params, args: Any, limits: Limits, state: Any) -> Result:
     bound = objective.bind(static.value_fn, args=args, has_aux=static.has_aux, caller="minimize")
     free, frozen = select.split(params, static.fixed)
-    fn = objective.precompose(bound, lambda p: select.merge(p, frozen))
-    point = objective.split(free)
-    if objective.is_complex(free):
-        fn = objective.precompose(fn, functools.partial(objective.join, like=free))
+    run = getattr(static.optimizer, "method", None)
+    parts = objective.split(free)
+    flat = static.flat and run is not None and run.any_structure
+    point = tree.ravel(parts) if flat else parts
 
     def present(real: Params) -> Params:
-        return select.merge(objective.join(real, free), frozen)
+        whole = tree.unravel(real, parts) if flat else real
+        return select.merge(objective.join(whole, free), frozen)
 
+    fn = objective.precompose(bound, present)
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
     problem = driver.Problem(fn, limits.tolerance, aux)
-    run = getattr(static.optimizer, "method", None)
     if run is not None:
         engine = driver.machine(run, problem)
     else:
@@ -265,6 +266,7 @@ def minimize(
         value_fn=inputs.hashable(value_fn),
         optimizer=optimizer,
         fixed=chosen,
+        flat=inputs.may_ravel(params),
         has_aux=has_aux,
         check=check,
         history=history,

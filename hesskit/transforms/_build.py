@@ -27,8 +27,6 @@ from hesskit.transforms._optax import Call, Transformation, memoize
 
 __all__ = ["Transformation", "build", "memoize"]
 
-_keep_positional = _optax.keep_positional
-
 
 def _scaled(step: Params, factor: Array) -> Params:
     """`factor` times the step, exact zeros where it is not finite."""
@@ -43,6 +41,7 @@ def build(
     learning_rate: Any = None,
     has_aux: bool = False,
     sign: float = 1.0,
+    any_structure: bool = True,
 ) -> Transformation:
     """The transformation of `rule`.
 
@@ -53,6 +52,7 @@ def build(
         schedule multiplies the step, and nothing is rejected.
       has_aux: whether `value_fn` returns (value, aux); aux is dropped.
       sign: -1 gives the un-negated step of a `scale_by_*` transform.
+      any_structure: whether nothing in `rule` has the structure of params.
 
     Returns:
       A `Transformation`.
@@ -87,7 +87,7 @@ def build(
             machine = _forget(machine, step)
         return _optax.leave(step, machine, state, call)
 
-    machine = trial.machine(rule) if accepting else None
+    machine = trial.machine(rule)._replace(any_structure=any_structure) if accepting else None
     return Transformation(init, update, method=machine, name=name, has_aux=has_aux)
 
 

@@ -6,8 +6,12 @@ An update runs the machine of core/descent.py to the end of one search:
 
 with one copy of the objective in the program. `value` and `grad` that come with the call are the
 evaluation at `params`; without them the first trip of the loop makes it.
+
+With a learning rate nothing is searched and nothing evaluated: the pair of a step is the
+difference between two calls.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import descent, errors, method, objective, tree
-from hesskit.core.derivatives import Evaluation, value_and_grad
-from hesskit.core.descent import Course, Line
+from hesskit.core.derivatives import value_and_grad
+from hesskit.core.descent import Course, Line, LineSearchInfo
 from hesskit.core.method import State
+from hesskit.core.pair import Pair
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.transforms import _optax
@@ -45,14 +50,21 @@ def _show(line: Line, state: State, call: Call) -> State:
         model=fresh.model._replace(history=kept.history, table=kept.table),
         step=fresh.step,
         modeled=jnp.array(False),
-        fresh=jnp.array(call.value is None),
+        fresh=jnp.array(not _knows(line, call)),
         info=shown.info._replace(status=jnp.zeros_like(shown.info.status), accepted=fresh.fresh),
     )
 
 
-def _given(state: State, call: Call) -> tuple[State, float]:
+def _knows(line: Line, call: Call) -> bool:
+    """Whether value and gradient at params came with the call."""
+    if call.value is None or (line.given and call.grad is None):
+        return False
+    return not objective.is_complex(call.params)  # of either convention: evaluated anew
+
+
+def _given(line: Line, state: State, call: Call) -> tuple[State, float]:
     """The state with the value and gradient that came, and the rounding of that value."""
-    if call.value is None:
+    if not _knows(line, call) or call.value is None:
         return state, 0.0
     value = call.value.astype(state.level.dtype)
     same = call.value.astype(state.value.dtype) == state.value
@@ -60,18 +72,22 @@ def _given(state: State, call: Call) -> tuple[State, float]:
     norm = tree.norm(grad)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     status = jnp.where(finite, state.info.status, Status.NONFINITE_START)
-    state = state._replace(
+    known = state._replace(
         grad=grad,
         level=value,
         reference=jnp.where(same, state.reference, value),
-        info=state.info._replace(grad_norm=norm, status=status.astype(jnp.int32)),
+        info=state.info._replace(grad_norm=norm),
     )
+    state = tree.where(finite, known, state)
+    state = state._replace(info=state.info._replace(status=status.astype(jnp.int32)))
     return state, float(jnp.finfo(call.value.dtype).eps)
 
 
 def _run(line: Line, state: State, call: Call, coarse: float) -> _Loop:
     """(1), to the end of the search."""
     rhs = _optax.right_hand_side(call.updates, call.grad)
+    if line.given:
+        rhs = functools.partial(tree.cast_like, call.updates)
 
     def body(loop: _Loop) -> _Loop:
         before = descent.aim(line, loop.state, rhs)
@@ -132,13 +148,122 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
         **extra: Any,
     ) -> tuple[Params, State]:
         call = _optax.arrive(name, has_aux, updates, state, params, value_fn=value_fn, **extra)
-        ready, coarse = _given(_show(line, state, call), call)
+        ready, coarse = _given(line, _show(line, state, call), call)
         out = _run(line, ready, call, coarse)
         after = _finished(out, ready, state)
         moved = after.info.accepted
+        assert out.state.step is not None
         step = tree.where(moved, out.state.step.step, tree.zeros_like(call.point))
         return _optax.leave(step, _rested(after), state, call)
 
-    return Transformation(
-        init, update, method=descent.machine(line), name=name, has_aux=has_aux
+    return Transformation(init, update, method=descent.machine(line), name=name, has_aux=has_aux)
+
+
+class UnsearchedState(NamedTuple):
+    """What the next update needs where nothing is searched.
+
+    Attributes:
+      count: updates, () int32.
+      known: there was a finite one, () bool.
+      params: where the last update was asked for, real.
+      updates: what came there: the gradient, or what an upstream transform made of it, real.
+      history: the memory's arrays.
+      table: the memory's small rest.
+      info: what the last update did.
+    """
+
+    count: Array
+    known: Array
+    params: Params
+    updates: Params
+    history: Any
+    table: Any
+    info: LineSearchInfo
+
+
+def _advanced(
+    line: Line, state: UnsearchedState, call: _optax.Call, rate: Array
+) -> tuple[Params, UnsearchedState]:
+    """The method's direction times `rate`, and the state that remembers this call; all real."""
+    point, updates, norm = call.point, call.updates, tree.norm(call.updates)
+    finite = jnp.isfinite(norm) & tree.all_finite(point)
+    if call.value is not None:
+        finite &= jnp.isfinite(call.value)
+    step, change = tree.sub(point, state.params), tree.sub(updates, state.updates)
+    pair = Pair(step, change, state.updates, state.info.learning_rate, tree.norm(step))
+    history, table = line.learn(state.history, state.table, pair, finite & state.known)
+    table, direction = line.direct(history, table, updates)
+    # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
+    length = jnp.where(table.num_pairs > 0, 1, descent.first_length(norm))
+    step = tree.scale(rate * length, direction)
+    moved = tree.norm(step)
+    sound = finite & jnp.isfinite(moved)
+    rest = method.is_at_rest(norm, norm, jnp.asarray(tree.coarsest_eps(point), norm.dtype))
+    status = jnp.where(rest, Status.GRADIENT_TOL, Status.RUNNING)
+    status = jnp.where(sound, status, Status.NONFINITE_START).astype(jnp.int32)
+    info = state.info._replace(
+        status=status,
+        accepted=sound & (moved > 0),
+        step_norm=jnp.where(sound, moved, 0),
+        grad_norm=jnp.where(finite, norm, state.info.grad_norm),
+        learning_rate=rate,
+        num_pairs=table.num_pairs,
     )
+    new = UnsearchedState(
+        count=state.count + 1,
+        known=state.known | finite,
+        params=tree.where(finite, point, state.params),
+        updates=tree.where(finite, updates, state.updates),
+        history=history,
+        table=table,
+        info=info,
+    )
+    return tree.where(sound, step, tree.zeros_like(step)), new
+
+
+def build_unsearched(
+    line: Line, *, name: str, learning_rate: Any, sign: float = 1.0
+) -> Transformation:
+    """The transformation that takes `learning_rate` times the direction of `line`.
+
+    Args:
+      line: the method.
+      name: the factory's name, for messages.
+      learning_rate: a number or a schedule.
+      sign: -1 gives the un-negated step of a `scale_by_*` transform.
+
+    Returns:
+      A `Transformation`. Its `update` takes any keywords and evaluates nothing.
+    """
+
+    def init(params: Params) -> UnsearchedState:
+        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
+        state = descent.start(line, objective.split(params))
+        first = UnsearchedState(
+            count=state.count,
+            known=jnp.array(False),
+            params=tree.zeros_like(state.params),
+            updates=state.grad,
+            history=state.model.history,
+            table=state.model.table,
+            info=state.info,
+        )
+        return _optax.own_buffers(first)
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        **extra: Any,
+    ) -> tuple[Params, Any]:
+        del extra
+        call = _optax.arrive_alone(name, updates, params, value)
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = jnp.asarray(rate, state.info.ratio.dtype)
+        step, after = _advanced(line, state, call, rate)
+        step = objective.join(tree.scale(sign, step), call.params)
+        return tree.cast_like(step, call.params), tree.cast_like(after, state)
+
+    return Transformation(init, update, method=None, name=name)

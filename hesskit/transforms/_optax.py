@@ -14,7 +14,7 @@ import optax
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.method import Method, State
-from hesskit.core.types import Array, Params, ValueFn
+from hesskit.core.types import Array, Params
 
 DESCENT = 1e-8
 """An upstream transform is heeded if its cosine with the gradient is at least this."""
@@ -75,7 +75,7 @@ def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformat
     return call
 
 
-def own_buffers(state: State) -> State:
+def own_buffers(state: Any) -> Any:
     """The state with no two leaves in one buffer: a donated buffer can be given away only once."""
     seen: set[int] = set()
 
@@ -150,16 +150,25 @@ def right_hand_side(updates: Params, given: Params | None) -> Callable[[Params],
     return choose
 
 
-
 class Call(NamedTuple):
     """The arguments of an `update` at real parameters: `fn(point) -> ()`, and what came with it."""
 
     params: Params  # the user's
-    fn: ValueFn
     point: Params
     updates: Params
-    grad: Params | None
     value: Array | None
+    grad: Params | None = None
+    fn: Any = None  # a ValueFn where there is one
+
+
+def arrive_alone(name: str, updates: Params, params: Params | None, value: Any) -> Call:
+    """The checked call of a transform that evaluates nothing; ValueError or TypeError if wrong."""
+    if params is None:
+        raise ValueError(errors.NO_PARAMS.format(name=name))
+    params = errors.check_params(params)
+    errors.check_like(updates, params, name="updates")
+    incoming = objective.split(tree.cast_like(updates, params))
+    return Call(params, objective.split(params), incoming, _check_given(value))
 
 
 def arrive(
@@ -177,19 +186,16 @@ def arrive(
     **data: Any,
 ) -> Call:
     """The checked call; ValueError or TypeError says what is wrong with it."""
-    if params is None:
-        raise ValueError(errors.NO_PARAMS.format(name=name))
-    params = errors.check_params(params)
-    errors.check_like(updates, params, name="updates")
-    _check_state(state, params, name)
-    fn, point = objective.real(
-        value_fn, params, args=args, data=data, has_aux=has_aux, caller=f"{name}.update"
+    call = arrive_alone(name, updates, params, value)
+    _check_state(state, call.params, name)
+    caller = f"{name}.update"
+    fn, _ = objective.real(
+        value_fn, call.params, args=args, data=data, has_aux=has_aux, caller=caller
     )
     if grad is not None:
-        errors.check_like(grad, params, name="grad")
-        grad = objective.split(tree.cast_like(grad, params))
-    incoming = objective.split(tree.cast_like(updates, params))
-    return Call(params, fn, point, incoming, grad, _check_given(value))
+        errors.check_like(grad, call.params, name="grad")
+        grad = objective.split(tree.cast_like(grad, call.params))
+    return call._replace(grad=grad, fn=fn)
 
 
 def leave(step: Params, machine: State, state: State, call: Call) -> tuple[Params, State]:

@@ -16,41 +16,21 @@ Byrd, Nocedal & Schnabel (1994); Hager & Zhang (2005) for the length.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from hesskit.core import descent, errors, objective, tree
-from hesskit.core.descent import Line, Pair
+from hesskit.core import errors, tree
+from hesskit.core.descent import Line
+from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params
 from hesskit.curvature import secant
 from hesskit.curvature.secant import History, Table
 from hesskit.transforms import _descend
-from hesskit.transforms._optax import memoize
+from hesskit.transforms._optax import Transformation, memoize
 
 MEMORY_SIZE = 10  # as optax and SciPy; Nocedal & Wright (2006), section 7.2: 3 to 20
 HAGER_ZHANG = "hager_zhang"
-
-
-class ScaleByLBFGSState(NamedTuple):
-    """What the next update of `scale_by_lbfgs` needs.
-
-    Attributes:
-      count: updates, () int32.
-      params: where the last update was asked for.
-      updates: what came there, the gradient or what an upstream transform made of it.
-      history: the pairs.
-      table: their inner products.
-    """
-
-    count: Array
-    params: Params
-    updates: Params
-    history: History
-    table: Table
 
 
 def _check(memory_size: Any) -> Any:
@@ -62,17 +42,11 @@ def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
     return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
 
 
-def _learn(
-    history: History, table: Table, pair: Pair, kept: Array
-) -> tuple[History, Table]:
-    return secant.push(
-        history, table, pair.step, pair.change, unit=pair.step_norm, kept=kept
-    )
+def _learn(history: History, table: Table, pair: Pair, kept: Array) -> tuple[History, Table]:
+    return secant.push(history, table, pair.step, pair.change, unit=pair.norm, kept=kept)
 
 
-def _direct(
-    history: History, table: Table, rhs: Params, *, scaled: bool
-) -> tuple[Table, Params]:
+def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:
     table, product = secant.multiply(history, table, rhs, scaled=scaled)
     return table, tree.negative(product)
 
@@ -86,40 +60,8 @@ def line(memory_size: Any, scale_init_precond: bool) -> Line:
     )
 
 
-def _precondition(
-    updates: Params, state: ScaleByLBFGSState, params: Params, *, scaled: bool
-) -> tuple[Params, ScaleByLBFGSState]:
-    """(1) without a length, from the differences to the last call; all real."""
-    step, change = tree.sub(params, state.params), tree.sub(updates, state.updates)
-    norm = tree.norm(updates)
-    finite = jnp.isfinite(norm) & tree.all_finite(params)
-    history, table = secant.push(
-        state.history,
-        state.table,
-        step,
-        change,
-        unit=tree.norm(step),
-        kept=finite & (state.count > 0),
-    )
-    table, product = secant.multiply(history, table, updates, scaled=scaled)
-    # Without pairs H = 1, shortened to a step of length 1 at most, as optax does.
-    first = (table.num_pairs == 0) & scaled
-    product = tree.scale(jnp.where(first, descent.first_length(norm), 1), product)
-    sound = finite & tree.all_finite(product)
-    new = ScaleByLBFGSState(
-        count=optax.safe_increment(state.count),
-        params=tree.where(finite, params, state.params),
-        updates=tree.where(finite, updates, state.updates),
-        history=history,
-        table=table,
-    )
-    return tree.where(sound, product, tree.zeros_like(product)), new
-
-
 @memoize
-def scale_by_lbfgs(
-    memory_size: Any = None, scale_init_precond: bool = True
-) -> optax.GradientTransformationExtraArgs:
+def scale_by_lbfgs(memory_size: Any = None, scale_init_precond: bool = True) -> Transformation:
     r"""The L-BFGS direction with its sign changed, for chains.
 
     u = H g, from the differences of params and updates between calls; no evaluations. Follow it
@@ -132,7 +74,7 @@ def scale_by_lbfgs(
         identity (the first from min(1, 1/|g|)); else from the identity.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs` whose updates point uphill, in the dtypes of
+      A `Transformation` whose updates point uphill, in the dtypes of
       params; zeros where an input is not finite.
 
     Raises:
@@ -156,32 +98,8 @@ def scale_by_lbfgs(
     References:
       Nocedal & Wright (2006), Numerical Optimization, Algorithm 7.4.
     """
-    memory_size = _check(memory_size)
-
-    def init(params: Params) -> ScaleByLBFGSState:
-        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
-        point = objective.split(params)
-        history, table = _empty(point, memory_size=memory_size)
-        none = jnp.zeros((), jnp.int32)
-        return ScaleByLBFGSState(
-            none, tree.zeros_like(point), tree.zeros_like(point), history, table
-        )
-
-    def update(
-        updates: Params, state: ScaleByLBFGSState, params: Params | None = None, **extra: Any
-    ) -> tuple[Params, ScaleByLBFGSState]:
-        del extra
-        if params is None:
-            raise ValueError(errors.NO_PARAMS.format(name="scale_by_lbfgs"))
-        params = errors.check_params(params)
-        errors.check_like(updates, params, name="updates")
-        incoming = objective.split(tree.cast_like(updates, params))
-        new, after = _precondition(
-            incoming, state, objective.split(params), scaled=scale_init_precond
-        )
-        return tree.cast_like(objective.join(new, params), params), tree.cast_like(after, state)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+    method = line(_check(memory_size), scale_init_precond)
+    return _descend.build_unsearched(method, name="scale_by_lbfgs", learning_rate=1.0, sign=-1.0)
 
 
 @memoize
@@ -192,7 +110,7 @@ def lbfgs(
     *,
     linesearch: Any = HAGER_ZHANG,
     has_aux: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+) -> Transformation:
     r"""L-BFGS with a line search that survives float32: the drop-in for `optax.lbfgs`.
 
     x <- x - a H g, H from the last memory_size pairs, a by the approximate Wolfe conditions. One
@@ -212,7 +130,7 @@ def lbfgs(
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
-      A transformation. With the line search of ours its `update` needs `value_fn`, and its state
+      A `Transformation`. With the line search of ours its `update` needs `value_fn`, and its state
       has `count`, `value`, `grad` and `info` as that of `optax.lbfgs`.
 
     Raises:
@@ -236,13 +154,14 @@ def lbfgs(
     """
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     memory_size = _check(memory_size)
+    method = line(memory_size, scale_init_precond)
     if isinstance(linesearch, str):
         errors.check_choice(linesearch, (HAGER_ZHANG,), name="linesearch")
         if learning_rate is None:
-            return _descend.build(
-                line(memory_size, scale_init_precond), name="lbfgs", has_aux=has_aux
-            )
+            return _descend.build(method, name="lbfgs", has_aux=has_aux)
         linesearch = None
-    scaling = optax.scale_by_learning_rate(1.0 if learning_rate is None else learning_rate)
-    search = optax.identity() if linesearch is None else linesearch
-    return optax.chain(scale_by_lbfgs(memory_size, scale_init_precond), scaling, search)
+    rate = 1.0 if learning_rate is None else learning_rate
+    direction = _descend.build_unsearched(method, name="lbfgs", learning_rate=rate)
+    if linesearch is None:
+        return direction
+    return Transformation(*optax.chain(direction, linesearch), method=None, name="lbfgs")

@@ -247,7 +247,13 @@ def newton_cg(
       Eisenstat & Walker (1996), SIAM J. Sci. Comput. 17, 16-32.
     """
     rule = _rule(radius, max_products, max_escape_products, preconditioner)
-    return _build.build(rule, name="newton_cg", learning_rate=learning_rate, has_aux=has_aux)
+    return _build.build(
+        rule,
+        name="newton_cg",
+        learning_rate=learning_rate,
+        has_aux=has_aux,
+        any_structure=preconditioner is None,
+    )
 
 
 @_build.memoize

@@ -30,7 +30,7 @@ def _case(factory: Callable[..., Any], **kwargs: Any) -> Any:
     return pytest.param(Case(factory, kwargs, name), id=name)
 
 
-DEFAULTS = [
+DEFAULT_TRIALS = [
     _case(hesskit.newton),
     _case(hesskit.damped_newton),
     _case(hesskit.saddle_free_newton),
@@ -38,10 +38,17 @@ DEFAULTS = [
     _case(hesskit.cubic_newton),
     _case(hesskit.newton_cg),
 ]
+
+DEFAULT_SEARCHES = [
+    _case(hesskit.lbfgs),
+    _case(hesskit.ssbroyden),
+]
+
+DEFAULTS = [*DEFAULT_TRIALS, *DEFAULT_SEARCHES]
 """The accepting form of every factory, with its own choices."""
 
-GLOBALIZED = [
-    *DEFAULTS,
+TRIALS = [
+    *DEFAULT_TRIALS,
     _case(hesskit.newton, modification="cholesky"),
     _case(hesskit.damped_newton, damping=1e-2),
     _case(hesskit.saddle_free_newton, num_krylov=3),
@@ -49,9 +56,19 @@ GLOBALIZED = [
     _case(hesskit.cubic_newton, sigma=0.5),
     _case(hesskit.newton_cg, radius=0.5),
 ]
+"""One update is one trial, from a model that may outlive it."""
+
+SEARCHES = [
+    *DEFAULT_SEARCHES,
+    _case(hesskit.lbfgs, memory_size=3, scale_init_precond=False),
+    _case(hesskit.ssbroyden, update="ssbfgs"),
+]
+"""One update is one line search, of gradients alone."""
+
+GLOBALIZED = [*TRIALS, *SEARCHES]
 """Never an increase of a deterministic objective; a rejected step is exact zeros."""
 
-SCALED = [
+_SCALED_TRIALS = [
     _case(hesskit.newton, learning_rate=0.5),
     _case(hesskit.damped_newton, learning_rate=0.5),
     _case(hesskit.saddle_free_newton, learning_rate=0.5),
@@ -59,6 +76,13 @@ SCALED = [
     _case(hesskit.cubic_newton, learning_rate=0.5),
     _case(hesskit.newton_cg, learning_rate=0.5),
 ]
+
+_SCALED_SEARCHES = [
+    _case(hesskit.lbfgs, learning_rate=0.5),
+    _case(hesskit.ssbroyden, learning_rate=0.5),
+]
+
+SCALED = [*_SCALED_TRIALS, *_SCALED_SEARCHES]
 """Nothing is judged; a zero update only where something is not finite."""
 
 PAIRS = [
@@ -68,12 +92,21 @@ PAIRS = [
     (hesskit.scale_by_trust_region, hesskit.trust_region),
     (hesskit.scale_by_cubic_newton, hesskit.cubic_newton),
     (hesskit.scale_by_newton_cg, hesskit.newton_cg),
+    (hesskit.scale_by_lbfgs, hesskit.lbfgs),
 ]
 
-UNNEGATED = [_case(scale_by) for scale_by, _ in PAIRS]
+_UNNEGATED_TRIALS = [_case(scale_by) for scale_by, _ in PAIRS[:-1]]
+
+UNNEGATED = [*_UNNEGATED_TRIALS, _case(hesskit.scale_by_lbfgs)]
 """The preconditioned gradient u of w - lr u, for chains."""
 
 ALL = [*GLOBALIZED, *SCALED, *UNNEGATED]
+
+UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
+"""What evaluates the objective and judges nothing."""
+
+EVALUATING = [*GLOBALIZED, *UNJUDGED]
+"""All but those that use the gradients they are given and nothing else."""
 
 PARTS = {_case(scale_by).id: (scale_by, factory) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""

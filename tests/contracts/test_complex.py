@@ -54,7 +54,8 @@ def test_parabola_without_judgment(case):
     run = jax.jit(
         lambda raw: solve(case.make(), parabola, jnp.zeros(3, "complex64"), 40, raw=raw)[0]
     )
-    for raw in (False, True):
+    # What evaluates nothing must be given the direction of steepest ascent.
+    for raw in (False, True) if hasattr(case.make().init(TARGET), "value") else (False,):
         params, _ = run(jnp.array(raw))
         np.testing.assert_allclose(params, TARGET, rtol=3e-2, atol=3e-2)
 

@@ -9,8 +9,16 @@ import numpy as np
 import optax
 import pytest
 
+from hesskit.core.line_search import MAX_TRIALS
 from hesskit.core.status import Status
-from tests.contracts.registry import ALL, DEFAULTS, GLOBALIZED, SCALED, UNNEGATED
+from tests.contracts.registry import (
+    ALL,
+    DEFAULTS,
+    GLOBALIZED,
+    SEARCHES,
+    TRIALS,
+    UNJUDGED,
+)
 from tests.contracts.support import (
     Moved,
     advance,
@@ -27,7 +35,8 @@ from tests.contracts.support import (
 each = pytest.mark.parametrize("case", ALL)
 each_globalized = pytest.mark.parametrize("case", GLOBALIZED)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
-each_free = pytest.mark.parametrize("case", [*SCALED, *UNNEGATED])
+each_trial = pytest.mark.parametrize("case", TRIALS)
+each_search = pytest.mark.parametrize("case", SEARCHES)
 
 ULP = float(jnp.finfo(jnp.float32).eps)
 
@@ -62,7 +71,7 @@ def test_never_an_increase_and_it_converges(case):
     assert all(sound(move.state) for move in moves)
 
 
-@each_globalized
+@each_trial
 def test_a_rejected_step_is_exact_zeros_and_the_curvature_is_kept(case):
     wall = data(wall=1e-6, bump=1e6)
     first, second, third = run(case, [wall, wall, wall])
@@ -78,7 +87,22 @@ def test_a_rejected_step_is_exact_zeros_and_the_curvature_is_kept(case):
     assert_same(second.state.grad, first.state.grad)
 
 
-@each_globalized
+@each_search
+def test_a_search_that_finds_nothing_is_exact_zeros(case):
+    """Every point but the start is a million higher; then the wall is gone."""
+    wall = data(wall=0.0, bump=1e6)
+    first, second, third, *_, last = run(case, [data(), data(), wall, *[data()] * 40])
+    assert not third.state.info.accepted
+    assert third.state.info.status == Status.LINE_SEARCH_FAILED
+    assert third.state.info.step_norm == 0
+    assert third.state.info.num_values <= 2 * MAX_TRIALS + 1
+    assert_zero(third.updates)
+    assert_same(third.params, second.params)
+    assert first.state.info.accepted
+    assert last.value < 1e-8
+
+
+@each_trial
 def test_a_new_batch_after_a_rejection_is_evaluated_anew(case):
     wall, other = data(wall=1e-6, bump=1e6), data(shift=0.1)
     _, second = run(case, [wall, other])
@@ -127,7 +151,18 @@ def test_a_bad_batch_amid_a_run_changes_nothing(case):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
-@each_globalized
+@each_search
+def test_a_wall_of_nan_shortens_the_search(case):
+    """NaN beyond 0.01 of the start: the first search ends before it."""
+    wall = data(wall=0.01, bump=np.nan)
+    moves = run(case, [wall] * 4 + [data()] * 40)
+    assert moves[0].state.info.accepted
+    assert moves[0].state.info.step_norm > 1e-3
+    assert all(sound(move.state) for move in moves)
+    assert moves[-1].value < 1e-8
+
+
+@each_trial
 def test_trials_that_are_not_finite_are_rejected_until_one_is(case):
     """NaN beyond 0.01 of the start; then the wall falls and the run converges."""
     wall = data(wall=0.01, bump=np.nan)
@@ -146,7 +181,7 @@ def test_a_zero_gradient_gives_a_zero_update(case):
     for move in moves:
         assert_zero(move.updates)
         assert_same(move.params, minimum())
-        assert all_finite(move.state.model)
+        assert sound(move.state)
     assert moves[0].state.info.status == Status.GRADIENT_TOL
 
 
@@ -157,7 +192,7 @@ def test_a_run_goes_on_from_a_zero_gradient_with_other_data(case):
     assert moves[-1].value < 0.5 * moves[3].value
 
 
-@each_free
+@pytest.mark.parametrize("case", UNJUDGED)
 def test_without_judgment_the_value_is_unknown_after_a_step(case):
     (move,) = run(case, [data()])
     assert move.state.value == jnp.inf

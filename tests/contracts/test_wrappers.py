@@ -50,10 +50,8 @@ def test_a_wrapped_transform_takes_the_same_steps(case, name):
 @each
 def test_inject_hyperparams_without_static_args(case):
     """All that is a number becomes an array of the state; the rest stays."""
-    if "num_krylov" in case.kwargs:
-        opt = optax.inject_hyperparams(case.factory, static_args=("num_krylov",))(**case.kwargs)
-    else:
-        opt = optax.inject_hyperparams(case.factory)(**case.kwargs)
+    lengths = tuple({"num_krylov", "memory_size"} & set(case.kwargs))
+    opt = optax.inject_hyperparams(case.factory, static_args=lengths)(**case.kwargs)
     params, state = start(), opt.init(start())
 
     def update(params, state):
@@ -62,7 +60,7 @@ def test_inject_hyperparams_without_static_args(case):
     _, after = jax.eval_shape(update, params, state)
     shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
     assert shape(after) == shape(state)
-    numbers = {key: item for key, item in case.kwargs.items() if isinstance(item, float)}
+    numbers = {k: v for k, v in case.kwargs.items() if isinstance(v, (bool, float))}
     assert set(state.hyperparams) == set(numbers)
 
 

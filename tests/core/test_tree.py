@@ -39,6 +39,8 @@ def test_half_precision_sums_in_float32(dtype: str):
 def test_norm_neither_overflows_nor_underflows(scale: float):
     x = jnp.asarray([3.0, 4.0]) * scale
     np.testing.assert_allclose(tree.norm(x), 5 * scale, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(tree.norm)(x), 5 * scale, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(tree.norm)(x[0]), 3 * scale, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,9 @@ def test_norm_neither_overflows_nor_underflows(scale: float):
     [([0.0, 0.0], 0.0), ([np.inf, 1.0], np.inf), ([np.nan, 1.0], np.nan)],
 )
 def test_norm_of_zero_infinity_and_nan(entries: list[float], norm: float):
-    np.testing.assert_equal(np.asarray(tree.norm(jnp.array(entries))), np.float32(norm))
+    for x in (jnp.array(entries), jnp.array(entries[:1])[0]):
+        np.testing.assert_equal(np.asarray(tree.norm(x)), np.float32(norm))
+        np.testing.assert_equal(np.asarray(jax.jit(tree.norm)(x)), np.float32(norm))
 
 
 def test_max_abs():

@@ -1,0 +1,230 @@
+"""The training scripts run, learn, continue from a checkpoint, and mistakes are named.
+
+They need the extra `examples`; on a Python for which one of its packages has no release they skip.
+"""
+
+import functools
+import importlib
+import re
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import hesskit
+
+pytestmark = pytest.mark.standard_promotion("flax and equinox are not ours")
+
+# A value, and the value that comes with a linearization, are two programs of one function.
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+EACH = pytest.mark.parametrize("make", [hesskit.newton_cg, hesskit.lbfgs])
+
+
+def script(name):
+    """A script of this folder; skips where what it imports is missing."""
+    for package in ("sklearn", "orbax.checkpoint", name.split("_")[1]):
+        pytest.importorskip(package, reason=f"{name} needs {package}: pip install .[examples]")
+    return importlib.import_module(f"tests.usecases.{name}")
+
+
+@functools.cache
+def numbers(name):
+    return script(name).main()
+
+
+@pytest.mark.parametrize(("name", "least"), [("train_flax_nnx", 0.95), ("train_equinox", 0.95)])
+def test_it_learns(name, least):
+    """A tenth of the loss at the start; logistic regression reaches 0.96 on these digits."""
+    found = numbers(name)
+    assert np.mean(found.values[-3:]) < 0.1 * found.values[0]
+    assert found.accuracy > least
+
+
+@pytest.mark.parametrize("name", ["train_flax_nnx", "train_equinox"])
+def test_it_continues_from_a_checkpoint_bit_for_bit(name):
+    assert numbers(name).same_after_restore
+
+
+def test_with_dropout_and_batchnorm_the_value_is_that_of_value_fn():
+    found = numbers("train_flax_nnx")
+    assert max(found.mismatches) <= ROUNDING * max(found.values)
+
+
+def test_lbfgs_keeps_most_steps_on_batches():
+    assert numbers("train_equinox").accepted > 0.9
+
+
+# flax.nnx
+
+
+@functools.cache
+def digits():
+    """100 digits, and a network with Dropout and BatchNorm."""
+    example = script("train_flax_nnx")
+    (x, y), _ = example.load_data()
+    return example, example.Net(example.nnx.Rngs(0)), {"x": x[:100], "y": y[:100]}
+
+
+def split(pure):
+    example, model, _ = digits()
+    graph, params, rest = example.nnx.split(model, example.nnx.Param, ...)
+    as_pure = example.nnx.as_pure
+    return graph, as_pure(params), as_pure(rest) if pure else rest
+
+
+def test_a_pure_loss_repeats_exactly():
+    example, _, data = digits()
+    graph, params, rest = split(pure=True)
+    loss = example.make_loss(graph, rest)
+    (value, _), grad = jax.value_and_grad(loss, has_aux=True)(params, **data)
+    assert value == loss(params, **data)[0]
+    opt = hesskit.newton_cg(has_aux=True)
+    given = {"value": value, "grad": grad, "value_fn": loss}
+    _, state = opt.update(grad, opt.init(params), params, **given, **data)
+    assert state.info.value_mismatch <= ROUNDING * value
+    assert state.info.accepted
+
+
+@pytest.mark.parametrize("pure", [True, False])
+def test_without_as_pure_nnx_value_and_grad_changes_what_value_fn_sees(pure):
+    """The trap: it advances the random stream and the statistics that `rest` shares with it."""
+    example, _, data = digits()
+    nnx = example.nnx
+    model = example.Net(nnx.Rngs(0))
+
+    def of_model(model, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = nnx.as_pure(params), nnx.as_pure(rest) if pure else rest
+
+    def loss(params, x, y):
+        return of_model(nnx.merge(graph, params, rest, copy=True), x, y)
+
+    value, grad = nnx.value_and_grad(of_model)(model, **data)
+    grad, opt = nnx.as_pure(grad), hesskit.newton_cg()
+    given = {"value": value, "grad": grad, "value_fn": loss}
+    _, state = opt.update(grad, opt.init(params), params, **given, **data)
+    mismatch = float(state.info.value_mismatch)
+    assert mismatch < 1e-6 if pure else mismatch > 1e-3
+
+
+def notes(error):
+    return "\n".join(getattr(error, "__notes__", ()))
+
+
+@EACH
+def test_a_loss_that_closes_over_the_model(make):
+    """With BatchNorm flax raises, and the note says what to write."""
+    _, model, data = digits()
+    _, params, _ = split(pure=True)
+    opt = make()
+
+    def closed(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+    with pytest.raises(Exception, match="Cannot mutate BatchStat") as caught:
+        opt.update(params, opt.init(params), params, value_fn=closed, **data)
+    said = notes(caught.value)
+    assert f"value_fn was called by hesskit.{make.__name__}.update with params" in said
+    assert "'kernel': float32[64, 32]" in said
+    assert "nnx.merge(graph, params, rest, copy=True)" in said
+
+
+def test_a_loss_that_ignores_params(capsys):
+    """Without state nothing raises: `check_value_fn` says it."""
+    example, _, data = digits()
+    model = example.Net(example.nnx.Rngs(0))
+    model.eval()
+    _, params, _ = split(pure=True)
+
+    def closed(params, x, y):
+        return optax.softmax_cross_entropy_with_integer_labels(model(x), y).mean()
+
+    found = hesskit.check_value_fn(closed, params, **data)
+    assert not found.depends_on_params
+    assert "value_fn does not depend on params: its gradient is zero on every leaf. Did it" in (
+        capsys.readouterr().out
+    )
+
+
+# equinox
+
+
+def parts():
+    example = script("train_equinox")
+    model = example.Net(jax.random.key(0))
+    params, static = example.eqx.partition(model, example.eqx.is_inexact_array)
+    (x, y), _ = example.load_data()
+    data = {"x": x[:20], "y": y[:20], "key": jax.random.key(1)}
+    return example, model, params, example.make_loss(static), data
+
+
+@EACH
+def test_the_whole_model_as_params(make):
+    """a) Its leaves that are no float arrays are named."""
+    _, model, params, loss, data = parts()
+    opt = make()
+    with pytest.raises(TypeError, match=r"params.dropout.inference is bool; Derivatives need"):
+        opt.init(model)
+    with pytest.raises(TypeError, match=r"params.dropout.inference is bool; Derivatives need"):
+        opt.update(params, opt.init(params), model, value_fn=loss, **data)
+
+
+@EACH
+def test_a_loss_without_combine(make):
+    """b) The exception is the model's own; the note says what is missing."""
+    _, _, params, _, data = parts()
+    opt = make()
+
+    def bare(params, x, y, key):
+        logits = jax.vmap(params)(x, jax.random.split(key, len(x)))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    for fn in (bare, hesskit.microbatched(bare, 4) + hesskit.l2(1.0)):
+        with pytest.raises(TypeError, match="NoneType") as caught:
+            opt.update(params, opt.init(params), params, value_fn=fn, **data)
+        said = notes(caught.value)
+        assert f"value_fn was called by hesskit.{make.__name__}.update with params Net(" in said
+        assert "weight=float32[32, 64]" in said
+        assert "rebuild the model inside value_fn with eqx.combine(params, static)" in said
+
+
+@EACH
+def test_data_under_another_name(make):
+    """c) X= for x=, although unknown names are ignored."""
+    _, _, params, loss, data = parts()
+    opt = make()
+    data["X"] = data.pop("x")
+    said = (
+        f"value_fn(params, x, y, key) needs `x`; {make.__name__}.update received "
+        "`y`, `key`, `X`. Did you mean x=?"
+    )
+    with pytest.raises(TypeError, match=re.escape(said)):
+        opt.update(params, opt.init(params), params, value_fn=loss, **data)
+
+
+def test_newton_cg_in_the_same_loop():
+    """With Dropout; each batch a few times, so that a rejected step is tried again, shorter."""
+    found = script("train_equinox").main(hesskit.newton_cg(max_products=10), num_epochs=2)
+    assert found.values[-1] < 0.3 * found.values[0]
+    assert found.same_after_restore
+    assert 0.5 < found.accepted <= 1
+
+
+def test_microbatched_is_the_mean_over_the_parts():
+    example, _, params, _, data = parts()
+    _, static = example.eqx.partition(example.Net(jax.random.key(0)), example.eqx.is_inexact_array)
+
+    def loss(params, x, y):
+        logits = jax.vmap(lambda x: example.eqx.combine(params, static)(x, None, inference=True))(x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    x, y = data["x"], data["y"]
+    whole, split_up = (
+        jax.value_and_grad(fn)(params, x, y) for fn in (loss, hesskit.microbatched(loss, 4))
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(split_up), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
