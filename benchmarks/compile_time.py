@@ -72,6 +72,7 @@ SOLVERS = {  # name: (class, ours or a peer, run)
     "optimistix.BFGS": ("dense", False, by_optimistix("BFGS")),
     "jaxopt.BFGS": ("dense", False, by_jaxopt("BFGS")),
     "hesskit.newton_cg": ("matrix-free", True, ours("newton_cg")),
+    "hesskit.lbfgs": ("matrix-free", True, ours("lbfgs")),
     "optimistix.LBFGS": ("matrix-free", False, by_optimistix("LBFGS")),
     "optimistix.NonlinearCG": ("matrix-free", False, by_optimistix("NonlinearCG")),
     "jaxopt.LBFGS": ("matrix-free", False, by_jaxopt("LBFGS")),

@@ -77,6 +77,7 @@ class Course(NamedTuple):
     history: Any
     table: Any
     direction: Params
+    norm: Array  # of the direction
     search: Any  # a LineSearch; None inside an optax state, like the direction
 
 
@@ -85,7 +86,7 @@ def start(line: Line, params: Params) -> State:
     one = jnp.ones((), tree.result_dtype(params))
     search = line_search.begin(one, -one, one)
     history, table = line.empty(params)
-    course = Course(history, table, tree.zeros_like(params), search)
+    course = Course(history, table, tree.zeros_like(params), jnp.zeros_like(one), search)
     info = functools.partial(LineSearchInfo, **_describe(course))
     return method.first_state(params, course, info)
 
@@ -108,14 +109,14 @@ def first_length(grad_norm: Array) -> Array:
 
 
 class _Trial(NamedTuple):
-    """An evaluation, measured. `coarse` is a rounding of the value, relative; the rest as named."""
+    """An evaluation, measured; `slope` is along the direction, `noise` the rounding of values."""
 
     value: Array
     grad: Params
     point: Params
     step: Params
+    slope: Array
     grad_norm: Array
-    step_norm: Array
     finite: Array
     noise: Array
     eps: float
@@ -134,8 +135,8 @@ def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
         grad=evaluation.grad,
         point=point,
         step=step,
+        slope=tree.vdot(evaluation.grad, state.model.direction),
         grad_norm=grad_norm,
-        step_norm=tree.norm(step),
         finite=jnp.isfinite(value) & jnp.isfinite(grad_norm),
         noise=rounding_floor(state.level, state.reference, eps),
         eps=eps,
@@ -143,22 +144,25 @@ def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
 
 
 def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]:
-    """The search told of the trial; whether a whole step promises less than rounding."""
+    """The search told of the trial, if it is one; whether a whole step promises but rounding."""
     search = state.model.search
     scaled = state.model.table.num_pairs > 0
     limited = scaled & (-search.start.slope / 2 <= trial.noise)
     most = line.rules.max_trials
-    told = line_search.tell(
-        search,
-        trial.value,
-        tree.vdot(trial.grad, state.model.direction),
-        finite=trial.finite,
-        calmer=trial.grad_norm <= state.info.grad_norm,
-        ceiling=state.reference + trial.noise,
-        noise=trial.noise,
-        rules=line.rules._replace(
-            max_trials=jnp.where(limited, jnp.minimum(LIMITED_TRIALS, most), most)
+    most = jnp.where(limited, jnp.minimum(LIMITED_TRIALS, most), most)
+    told = tree.while_once(
+        ~state.fresh,
+        lambda: line_search.tell(
+            search,
+            trial.value,
+            trial.slope,
+            finite=trial.finite,
+            calmer=trial.grad_norm <= state.info.grad_norm,
+            ceiling=state.reference + trial.noise,
+            noise=trial.noise,
+            rules=line.rules._replace(max_trials=most),
         ),
+        search,
     )
     return told, limited
 
@@ -189,21 +193,26 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     told, limited = _search(line, state, trial)
     is_trial = ~state.fresh
     kept, lost = is_trial & told.accepted, is_trial & told.exhausted
-    before, after = Point(state.level, state.grad), Point(trial.value, trial.grad)
-    pair = learned(before, after, trial.step, length=course.search.length, noise=trial.noise)
+    length, step_norm = course.search.length, state.step.norm
+    pair = learned(
+        Point(state.level, state.grad, length * course.search.start.slope),
+        Point(trial.value, trial.grad, length * trial.slope),
+        trial.step,
+        norm=step_norm,
+        length=length,
+        noise=trial.noise,
+    )
     history, table = line.learn(course.history, course.table, pair, kept)
     forgets = lost & ~limited & (course.table.num_pairs > 0)
     table = _forget(table, forgets)
     known = kept | (state.fresh & trial.finite)
     same = trial.value == state.level
-    search = told._replace(length=jnp.where(is_trial, told.length, course.search.length))
-    search = tree.where(is_trial, search, course.search)
-    course = course._replace(history=history, table=table, search=search)
+    course = course._replace(history=history, table=table, search=told)
     parabola = -course.search.start.slope * pair.length / 2
     info = info._replace(
         status=_code(state, trial, told.met, limited, lost & ~forgets),
         accepted=kept | state.fresh,
-        step_norm=jnp.where(kept, trial.step_norm, 0),
+        step_norm=jnp.where(kept, step_norm, 0),
         ratio=jnp.where(
             is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio
         ),
@@ -229,7 +238,7 @@ def _forget(table: Any, when: Array) -> Any:
     return table._replace(num_pairs=jnp.where(when, 0, table.num_pairs))
 
 
-def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearch]:
+def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, Array, LineSearch]:
     """The next direction and the search along it; -grad where the method's does not descend."""
     course, norm = state.model, state.info.grad_norm
     table, direction = line.direct(course.history, course.table, rhs)
@@ -242,19 +251,20 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
     direction = tree.where(down, direction, tree.negative(state.grad))
     slope = jnp.where(down, slope, -(norm**2))
     length = jnp.where(table.num_pairs > 0, 1, first_length(norm))
-    return table, direction, line_search.begin(state.level, slope, length, line.longest)
+    search = line_search.begin(state.level, slope, length, line.longest)
+    return table, direction, tree.norm(direction), search
 
 
 def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
     """A new direction unless `state.modeled`, and the next step along it."""
-    course = state.model
     needed = ~state.modeled & ~state.fresh
-    table, direction, search = tree.while_once(
+    course = state.model
+    table, direction, norm, search = tree.while_once(
         needed,
         lambda: _turn(line, state, rhs(state.grad)),
-        (course.table, course.direction, course.search),
+        (course.table, course.direction, course.norm, course.search),
     )
-    course = course._replace(table=table, direction=direction, search=search)
+    course = course._replace(table=table, direction=direction, norm=norm, search=search)
     # A loop of one trip, always: the product must be rounded, as the caller's will be, before it is
     # added to params, and in one piece the compiler would fuse both into one instruction.
     step = tree.while_once(
@@ -268,7 +278,7 @@ def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad:
         modeled=state.modeled | needed,
         size=search.length,
         model=course,
-        step=Step(step, None, search.length, jnp.array(False)),
+        step=Step(step, None, search.length * norm, jnp.array(False)),
         info=state.info._replace(status=status),
     )
 

@@ -24,10 +24,11 @@ CLEAR = 10.0  # times the rounding floor: theta is then known to a few percent
 
 
 class Point(NamedTuple):
-    """Value and gradient at one end of the step."""
+    """One end of the step: f, g and g.s."""
 
     value: Array
     grad: Params
+    slope: Array
 
 
 class Pair(NamedTuple):
@@ -40,23 +41,30 @@ class Pair(NamedTuple):
     norm: Array
 
 
-def learned(before: Point, after: Point, step: Params, *, length: Array, noise: Array) -> Pair:
+def learned(
+    before: Point, after: Point, step: Params, *, norm: Array, length: Array, noise: Array
+) -> Pair:
     """The pair (1).
 
     Args:
-      before: value and gradient at x.
+      before: value, gradient and slope g.s at x.
       after: those at x + s.
       step: s.
+      norm: |s|, ().
       length: the multiple of the direction that s is, ().
       noise: a difference of values up to this is rounding, ().
 
     Returns:
       The pair.
     """
-    norm, change = tree.norm(step), tree.sub(after.grad, before.grad)
-    here, there = tree.vdot(before.grad, step), tree.vdot(after.grad, step)
-    fall, most = before.value - after.value, LIMIT * jnp.abs(there - here)
-    theta = jnp.clip(6 * fall + 3 * (here + there), -most, most)
+    fall = before.value - after.value
+
+    def weight() -> Array:
+        most = LIMIT * jnp.abs(after.slope - before.slope)
+        theta = 6 * fall + 3 * (before.slope + after.slope)
+        return jnp.clip(theta, -most, most) / norm / norm
+
     clear = (jnp.abs(fall) > CLEAR * noise) & (norm > 0)
-    weight = jnp.where(clear, theta / norm / norm, 0)
-    return Pair(step, tree.axpy(weight, step, change), before.grad, length, norm)
+    more = tree.while_once(clear, weight, jnp.zeros_like(norm))
+    change = tree.axpy(more, step, tree.sub(after.grad, before.grad))
+    return Pair(step, change, before.grad, length, norm)

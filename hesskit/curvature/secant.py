@@ -72,9 +72,7 @@ def push(
     """
     scale = 1 / tree.power_of_two(unit)
     step, change = tree.scale(scale, step), tree.scale(scale, change)
-    curvature, length = tree.vdot(step, change), tree.norm(step) * tree.norm(change)
-    # Less is a right angle to rounding: the skip of Nocedal & Wright (2006), section 18.3.
-    good = kept & (curvature > tree.coarsest_eps(step) * length) & jnp.isfinite(length)
+    good = tree.while_once(kept, lambda: _curves(step, change), jnp.array(False))
     num = table.cross.shape[0]
     row = jnp.where(table.num_pairs > 0, (table.newest + 1) % num, table.newest)
 
@@ -90,6 +88,13 @@ def push(
         newest=jnp.where(good, row, table.newest),
         num_pairs=jnp.where(good, count, table.num_pairs),
     )
+
+
+def _curves(step: Params, change: Params) -> Array:
+    """Whether s.y is positive beyond the rounding of a right angle."""
+    square = tree.vdot(step, step) * tree.vdot(change, change)
+    least = tree.coarsest_eps(step) * jnp.sqrt(square)
+    return (tree.vdot(step, change) > least) & jnp.isfinite(square)
 
 
 def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:

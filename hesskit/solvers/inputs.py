@@ -46,9 +46,7 @@ def hashable(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def may_ravel(params: Params) -> bool:
-    """Whether params may become one vector, which compiles faster: one dtype, on one device.
-
-    Of a traced leaf the device is not known.
+    """Whether params may become one vector, which compiles faster: one dtype, and on no mesh.
 
     Args:
       params: the start, of arrays.
@@ -57,7 +55,7 @@ def may_ravel(params: Params) -> bool:
       True if nothing is lost by it.
     """
     leaves = jax.tree.leaves(params)
-    here = all(not isinstance(leaf, Tracer) and len(leaf.devices()) == 1 for leaf in leaves)
+    here = all(jax.typeof(leaf).sharding.mesh.empty for leaf in leaves)
     wide = all(
         jnp.finfo(leaf.dtype).bits >= 32 for leaf in leaves
     )  # else sums are of another dtype

@@ -38,7 +38,7 @@ class _Loop(NamedTuple):
 def _rested(state: State) -> State:
     """The state between updates: the memory alone, no direction and no search."""
     course = state.model
-    return state._replace(model=Course(course.history, course.table, None, None))
+    return state._replace(model=Course(course.history, course.table, None, course.norm, None))
 
 
 def _show(line: Line, state: State, call: Call) -> State:

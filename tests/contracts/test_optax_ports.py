@@ -10,7 +10,10 @@ assert alike is not repeated:
     NamedChainTest.test_named_chain                                test_wrappers (WRAPPERS)
     InjectHyperparamsTest.test_overriding_hyperparam               test_wrappers
     InjectHyperparamsTest.test_prng_key_not_hyperparameter         not applicable: no key yet
-    PartitionTest.test_partition with values                       test_wrappers
+    MaskedTest.test_masked, PartitionTest with values              test_wrappers
+    MaskedTest.test_empty, _mask_compatible_callable_pytree        test_bad_calls, usecases
+    StateUtilsTest.test_tree_get_all_with_path                     test_state
+    StateUtilsTest.test_map_params_to_none, ...                    test_state (test_map_params)
     _schedule_free_test.test_buffer_donation of a plain transform  test_state
 """
 
@@ -307,7 +310,7 @@ def test_apply_if_finite(make):
 
 @two
 @pytest.mark.parametrize("wrap", [optax.conditionally_transform, optax.conditionally_mask])
-def test_statefull_inner(make, wrap):
+def test_stateful_inner(make, wrap):
     """ConditionallyTransformTest, ConditionallyMaskTest: the state rests while it is skipped."""
     opt, (params, _, fn) = wrap(make(), lambda step: step < 2), rosenbrock(jnp.dtype("float32"))
     ask_once, state = jax.jit(functools.partial(ask, opt, fn)), opt.init(params)
