@@ -22,32 +22,13 @@ import jax.numpy as jnp
 from hesskit.core import line_search, method, tree
 from hesskit.core.acceptance import rounding_floor
 from hesskit.core.derivatives import Evaluation, value_and_grad
-from hesskit.core.line_search import LineSearch, Rules
+from hesskit.core.line_search import LineSearch, LineSearchInfo, Rules
 from hesskit.core.method import Method, State, Step, context, is_small, unbounded
 from hesskit.core.pair import Point, learned
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 
 LIMITED_TRIALS = 6  # for a step that promises less than the rounding of f
-
-
-class LineSearchInfo(NamedTuple):
-    """What the last update did. For people; the next update never reads it."""
-
-    status: Array  # (), int32, 0 while going on
-    accepted: Array  # (), bool
-    step_norm: Array  # (), |s| of an accepted step, 0 of a rejected one
-    ratio: Array  # (), decrease over that of a parabola with the slopes met
-    grad_norm: Array  # (), at the kept point
-    num_values: Array  # (), int32, evaluations of this update
-    num_grads: Array  # (), int32
-    num_products: Array  # (), int32, 0
-    value_mismatch: Array  # (), 0: nothing is evaluated at the kept point
-    learning_rate: Array  # (), the length along the direction
-    num_linesearch_steps: Array  # (), int32, trials of the last search
-    num_pairs: Array  # (), int32, held by the memory
-    decrease_error: Array  # (), by how much the last trial missed sufficient decrease
-    curvature_error: Array  # (), and the curvature condition
 
 
 class Line(NamedTuple):
@@ -60,6 +41,7 @@ class Line(NamedTuple):
       direct: `(history, table, rhs) -> (table, direction)`; -rhs where there are no pairs.
       rules: the constants of the line search.
       longest: the length that may not be passed.
+      shortened: the first step along -g is no longer than 1.
       given: `direct` only hands on a direction that came with the call; without pairs it is -grad.
     """
 
@@ -68,6 +50,7 @@ class Line(NamedTuple):
     direct: Callable[..., tuple[Any, Params]]
     rules: Rules = line_search.DEFAULT
     longest: Any = jnp.inf
+    shortened: Any = True
     given: bool = False
 
 
@@ -103,9 +86,10 @@ def _describe(course: Course) -> dict[str, Array]:
     }
 
 
-def first_length(grad_norm: Array) -> Array:
-    """The first length along -grad: a step of length 1, or the gradient where that is shorter."""
-    return 1 / jnp.maximum(grad_norm, 1)
+def first_length(line: Line, num_pairs: Array, grad_norm: Array) -> Array:
+    """The first length to try: 1, or what makes a step along -grad no longer than 1."""
+    short = (num_pairs == 0) & line.shortened
+    return jnp.where(short, 1 / jnp.maximum(grad_norm, 1), 1)
 
 
 class _Trial(NamedTuple):
@@ -192,7 +176,9 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     trial = _weigh(state, evaluation, coarse)
     told, limited = _search(line, state, trial)
     is_trial = ~state.fresh
-    kept, lost = is_trial & told.accepted, is_trial & told.exhausted
+    falls = trial.finite & unbounded(trial.value, trial.eps)
+    kept, lost = is_trial & (told.accepted | falls), is_trial & told.exhausted
+    assert state.step is not None
     length, step_norm = course.search.length, state.step.norm
     pair = learned(
         Point(state.level, state.grad, length * course.search.start.slope),
@@ -210,7 +196,9 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     course = course._replace(history=history, table=table, search=told)
     parabola = -course.search.start.slope * pair.length / 2
     info = info._replace(
-        status=_code(state, trial, told.met, limited, lost & ~forgets),
+        status=_code(
+            state, trial, told.met | jnp.isfinite(told.high.value), limited, lost & ~forgets
+        ),
         accepted=kept | state.fresh,
         step_norm=jnp.where(kept, step_norm, 0),
         ratio=jnp.where(
@@ -250,7 +238,7 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, Array, Li
     table = _forget(table, ~down)
     direction = tree.where(down, direction, tree.negative(state.grad))
     slope = jnp.where(down, slope, -(norm**2))
-    length = jnp.where(table.num_pairs > 0, 1, first_length(norm))
+    length = first_length(line, table.num_pairs, norm)
     search = line_search.begin(state.level, slope, length, line.longest)
     return table, direction, tree.norm(direction), search
 

@@ -34,6 +34,25 @@ RETREAT = 0.2  # after a trial that was not finite
 MAX_TRIALS = 30  # float32 halves 24 times before nothing moves
 
 
+class LineSearchInfo(NamedTuple):
+    """What the last update did. For people; the next update never reads it."""
+
+    status: Array  # (), int32, 0 while going on
+    accepted: Array  # (), bool
+    step_norm: Array  # (), |s| of an accepted step, 0 of a rejected one
+    ratio: Array  # (), decrease over that of a parabola with the slopes met
+    grad_norm: Array  # (), at the kept point
+    num_values: Array  # (), int32, evaluations of this update
+    num_grads: Array  # (), int32
+    num_products: Array  # (), int32, 0
+    value_mismatch: Array  # (), 0: nothing is evaluated at the kept point
+    learning_rate: Array  # (), the length along the direction
+    num_linesearch_steps: Array  # (), int32, trials of the last search
+    num_pairs: Array  # (), int32, held by the memory
+    decrease_error: Array  # (), by how much the last trial missed sufficient decrease
+    curvature_error: Array  # (), and the curvature condition
+
+
 class End(NamedTuple):
     """A point on the line; all ()."""
 
@@ -217,7 +236,7 @@ def tell(
         accepted=accepted,
         exhausted=(ended | search.closing) & ~accepted & ~closing,
         closing=closing,
-        met=search.met | finite,
+        met=search.met | (finite & ((trial.value != start.value) | (trial.slope != start.slope))),
         decrease_error=decrease,
         curvature_error=curvature,
     )

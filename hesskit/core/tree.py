@@ -86,8 +86,8 @@ def norm(x: Params) -> Array:
 def _square(x: Params, factor: float) -> Array:
     """The square of the norm of `factor x`."""
     if factor != 1:
-        # XLA would multiply the factors of a square first, and they overflow together.
-        x = jax.lax.optimization_barrier(scale(factor, x))
+        # XLA would multiply two constant factors of a square first, and they overflow together.
+        x = scale(jax.lax.optimization_barrier(jnp.asarray(factor, result_dtype(x))), x)
     return vdot(x, x)
 
 

@@ -55,7 +55,14 @@ def empty(params: Params, num: int) -> tuple[History, Table]:
 
 
 def push(
-    history: History, table: Table, step: Params, change: Params, *, unit: Array, kept: Array
+    history: History,
+    table: Table,
+    step: Params,
+    change: Params,
+    *,
+    unit: Array,
+    kept: Array,
+    any_sign: bool = False,
 ) -> tuple[History, Table]:
     """The history with one more pair in place of the oldest, if it curves up enough.
 
@@ -66,13 +73,14 @@ def push(
       change: y.
       unit: a number near |s|, positive.
       kept: whether there is a pair at all, () bool.
+      any_sign: take a pair of negative curvature too, as the bare formula does.
 
     Returns:
       The new history and table.
     """
     scale = 1 / tree.power_of_two(unit)
     step, change = tree.scale(scale, step), tree.scale(scale, change)
-    good = tree.while_once(kept, lambda: _curves(step, change), jnp.array(False))
+    good = tree.while_once(kept, lambda: _curves(step, change, any_sign), jnp.array(False))
     num = table.cross.shape[0]
     row = jnp.where(table.num_pairs > 0, (table.newest + 1) % num, table.newest)
 
@@ -90,11 +98,12 @@ def push(
     )
 
 
-def _curves(step: Params, change: Params) -> Array:
-    """Whether s.y is positive beyond the rounding of a right angle."""
+def _curves(step: Params, change: Params, any_sign: bool) -> Array:
+    """Whether s.y, or |s.y| with `any_sign`, is beyond the rounding of a right angle."""
     square = tree.vdot(step, step) * tree.vdot(change, change)
-    least = tree.coarsest_eps(step) * jnp.sqrt(square)
-    return (tree.vdot(step, change) > least) & jnp.isfinite(square)
+    least, curvature = tree.coarsest_eps(step) * jnp.sqrt(square), tree.vdot(step, change)
+    curvature = jnp.abs(curvature) if any_sign else curvature
+    return (curvature > least) & jnp.isfinite(square)
 
 
 def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 
 from hesskit.core import descent, errors, method, objective, tree
 from hesskit.core.derivatives import value_and_grad
-from hesskit.core.descent import Course, Line, LineSearchInfo
+from hesskit.core.descent import Course, Line
+from hesskit.core.line_search import LineSearchInfo
 from hesskit.core.method import State
 from hesskit.core.pair import Pair
 from hesskit.core.status import Status
@@ -186,15 +187,15 @@ def _advanced(
 ) -> tuple[Params, UnsearchedState]:
     """The method's direction times `rate`, and the state that remembers this call; all real."""
     point, updates, norm = call.point, call.updates, tree.norm(call.updates)
-    finite = jnp.isfinite(norm) & tree.all_finite(point)
+    step, change = tree.sub(point, state.params), tree.sub(updates, state.updates)
+    gap = tree.norm(step)
+    finite = jnp.isfinite(norm) & jnp.isfinite(gap)
     if call.value is not None:
         finite &= jnp.isfinite(call.value)
-    step, change = tree.sub(point, state.params), tree.sub(updates, state.updates)
-    pair = Pair(step, change, state.updates, state.info.learning_rate, tree.norm(step))
+    pair = Pair(step, change, state.updates, state.info.learning_rate, gap)
     history, table = line.learn(state.history, state.table, pair, finite & state.known)
     table, direction = line.direct(history, table, updates)
-    # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
-    length = jnp.where(table.num_pairs > 0, 1, descent.first_length(norm))
+    length = descent.first_length(line, table.num_pairs, norm)
     step = tree.scale(rate * length, direction)
     moved = tree.norm(step)
     sound = finite & jnp.isfinite(moved)

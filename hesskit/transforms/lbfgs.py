@@ -42,8 +42,11 @@ def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
     return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
 
 
-def _learn(history: History, table: Table, pair: Pair, kept: Array) -> tuple[History, Table]:
-    return secant.push(history, table, pair.step, pair.change, unit=pair.norm, kept=kept)
+def _learn(
+    history: History, table: Table, pair: Pair, kept: Array, *, bare: bool
+) -> tuple[History, Table]:
+    step, change = pair.step, pair.change
+    return secant.push(history, table, step, change, unit=pair.norm, kept=kept, any_sign=bare)
 
 
 def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:
@@ -51,12 +54,13 @@ def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tup
     return table, tree.negative(product)
 
 
-def line(memory_size: Any, scale_init_precond: bool) -> Line:
-    """L-BFGS for the line-search machine."""
+def line(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> Line:
+    """L-BFGS for the line-search machine; `bare` keeps pairs of negative curvature."""
     return Line(
         empty=functools.partial(_empty, memory_size=memory_size),
-        learn=_learn,
+        learn=functools.partial(_learn, bare=bare),
         direct=functools.partial(_direct, scaled=scale_init_precond),
+        shortened=scale_init_precond,
     )
 
 
@@ -126,7 +130,8 @@ def lbfgs(
       scale_init_precond: start each product from gamma = s.y / y.y of the newest pair times the
         identity; else from the identity.
       linesearch: "hager_zhang"; or any optax transformation to follow the direction, such as
-        `optax.scale_by_zoom_linesearch(20)`; or None for none.
+        `optax.scale_by_zoom_linesearch(20)`; or None for the bare formula, as in optax: pairs of
+        negative curvature are kept too, and nothing holds the step.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -154,7 +159,7 @@ def lbfgs(
     """
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     memory_size = _check(memory_size)
-    method = line(memory_size, scale_init_precond)
+    method = line(memory_size, scale_init_precond, bare=linesearch is None)
     if isinstance(linesearch, str):
         errors.check_choice(linesearch, (HAGER_ZHANG,), name="linesearch")
         if learning_rate is None:

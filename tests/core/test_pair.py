@@ -10,12 +10,14 @@ from hesskit.core.pair import CLEAR, LIMIT, Point, learned
 
 @jax.jit
 def pair_of(before, after, step, noise):
-    return learned(before, after, step, length=jnp.asarray(0.5, noise.dtype), noise=noise)
+    length = jnp.asarray(0.5, noise.dtype)
+    return learned(before, after, step, norm=tree.norm(step), length=length, noise=noise)
 
 
 def taught(fn, x, step, noise=0.0):
     """The pair of a step of `fn`, and the plain difference of gradients."""
-    ends = [Point(*jax.value_and_grad(fn)(at)) for at in (x, tree.add(x, step))]
+    evaluations = [jax.value_and_grad(fn)(at) for at in (x, tree.add(x, step))]
+    ends = [Point(value, grad, tree.vdot(grad, step)) for value, grad in evaluations]
     pair = pair_of(*ends, step, jnp.asarray(noise, ends[0].value.dtype))
     return pair, tree.sub(ends[1].grad, ends[0].grad), ends
 
