@@ -17,6 +17,8 @@ NAMES = (
     "dense_hessian",
     "compile_time",
     "newton_cg_cost",
+    "lbfgs",
+    "lbfgs_direction",
     "dispatch",
     "dense_limit",
     "convergence",

@@ -75,8 +75,10 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
         else:
             label = str(dtype)
         if not jnp.issubdtype(dtype, jnp.inexact):
-            hint = "write 0.0. " if not jnp.issubdtype(dtype, jnp.bool_) else ""
-            raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.")
+            flag = jnp.issubdtype(dtype, jnp.bool_)
+            hint = "" if flag else "write 0.0. "
+            more = " Of an Equinox model: eqx.partition(model, eqx.is_inexact_array)." if flag else ""
+            raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.{more}")
         shape = tuple(getattr(leaf, "shape", ()))
         if 0 in shape and not allow_empty:
             raise ValueError(f"{where} has shape {shape}: it holds no entries")
@@ -273,7 +275,8 @@ def calling(name: str, params: Params, caller: str = "") -> Iterator[None]:
             )
         if "MaskedNode" in kinds:
             note += " Leaves were masked by optax.masked: use hesskit.masked."
-        if note not in getattr(error, "__notes__", ()):
+        told = any(" was called by hesskit" in said for said in getattr(error, "__notes__", ()))
+        if not told:  # the innermost call knows the params as the user does
             error.add_note(note)
         raise
 

@@ -9,15 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hesskit.core.method import INFO_FIELDS, State
+from hesskit.core import found
+from hesskit.core.method import State
 from hesskit.core.status import Status
 from hesskit.core.types import Array
-
-
-def _states(inner: Any) -> list[State]:
-    """The machine states inside an optax state."""
-    nodes = jax.tree.leaves(inner, is_leaf=lambda node: isinstance(node, State))
-    return [node for node in nodes if isinstance(node, State)]
 
 
 def with_tolerance(inner: Any, tolerance: Array) -> Any:
@@ -45,7 +40,7 @@ def word(inner: Any, at_rest: Array, fresh: Array) -> Array:
     Returns:
       A `Status`, () int32.
     """
-    machines = _states(inner)
+    machines = found.nodes(inner, found.is_state)
     if not machines:
         return jnp.where(at_rest, Status.GRADIENT_TOL, Status.RUNNING).astype(jnp.int32)
     codes = jnp.stack([state.info.status for state in machines])
@@ -65,28 +60,15 @@ def counts(state: Any) -> tuple[Array, Array, Array]:
     """
     zero = jnp.zeros((), jnp.int32)
     values, grads, products = zero, zero, zero
-    for info in _infos(state):
-        if _is_info(info):
-            values, grads = values + info.num_values, grads + info.num_grads
-            products = products + info.num_products
-        else:
-            steps = jnp.asarray(info.num_linesearch_steps, jnp.int32)
-            values, grads = values + steps, grads + steps
+    for info in found.nodes(state, found.is_info):
+        values, grads = values + info.num_values, grads + info.num_grads
+        products = products + info.num_products
+    for search in found.nodes(state, _is_search):
+        steps = jnp.asarray(search.info.num_linesearch_steps, jnp.int32)
+        values, grads = values + steps, grads + steps
     return values, grads, products
-
-
-def _is_info(node: Any) -> bool:
-    return (
-        isinstance(node, tuple) and getattr(node, "_fields", ())[: len(INFO_FIELDS)] == INFO_FIELDS
-    )
 
 
 def _is_search(node: Any) -> bool:
     kinds = (optax.ScaleByZoomLinesearchState, optax.ScaleByBacktrackingLinesearchState)
     return isinstance(node, kinds)
-
-
-def _infos(state: Any) -> list[Any]:
-    found = jax.tree.leaves(state, is_leaf=lambda node: _is_info(node) or _is_search(node))
-    ours = [node for node in found if _is_info(node)]
-    return ours + [node.info for node in found if _is_search(node)]

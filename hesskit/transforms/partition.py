@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from hesskit.core import errors, objective, select
+from hesskit.core import errors, found, objective, select
 from hesskit.core.method import State
 from hesskit.core.restrict import Inputs, inputs, restrict
 from hesskit.core.types import Params
@@ -38,21 +38,19 @@ def _judges(transform: optax.GradientTransformation, state: Any) -> bool:
     """Whether the transform compares values of the objective before it steps."""
     if isinstance(transform, Transformation):
         return transform.method is not None
-    kinds = (State, *_SEARCHES)
-    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, kinds))
-    return any(isinstance(node, kinds) for node in nodes)
+    return bool(found.nodes(state, lambda node: isinstance(node, (State, *_SEARCHES))))
 
 
 def _judge(transforms: Mapping[Hashable, Any], states: Mapping[Hashable, Any]) -> Hashable | None:
     """The label of the one transform that judges, or None; ValueError if there are two."""
-    found = [label for label, transform in transforms.items() if _judges(transform, states[label])]
-    if len(found) > 1:
+    judges = [label for label, transform in transforms.items() if _judges(transform, states[label])]
+    if len(judges) > 1:
         raise ValueError(
-            f"partition takes one transform that accepts its own steps, got {len(found)}: "
-            f"{', '.join(repr(label) for label in found)}. Give all their leaves one label, or "
+            f"partition takes one transform that accepts its own steps, got {len(judges)}: "
+            f"{', '.join(repr(label) for label in judges)}. Give all their leaves one label, or "
             "set learning_rate= in all but one."
         )
-    return found[0] if found else None
+    return judges[0] if judges else None
 
 
 def _labels(param_labels: Any, params: Params, known: Mapping[Hashable, Any]) -> list[Hashable]:

@@ -11,35 +11,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, tree
-from hesskit.core.method import INFO_FIELDS, State
+from hesskit.core import errors, found, tree
 from hesskit.core.types import Array, Params
 
 
-def _find(state: Any, wanted: Callable[[Any], bool]) -> list[Any]:
-    """The outermost nodes of a pytree that are wanted."""
-    return [node for node in jax.tree.leaves(state, is_leaf=wanted) if wanted(node)]
-
-
-def _is_state(node: Any) -> bool:
-    return isinstance(node, State)
-
-
-def _is_info(node: Any) -> bool:
-    fields = getattr(node, "_fields", ())
-    return isinstance(node, tuple) and fields[: len(INFO_FIELDS)] == INFO_FIELDS
-
-
-def _only(found: list[Any], state: Any) -> Any:
-    """The one element of `found`; ValueError if there is none, or several."""
-    if not found:
+def _only(all_nodes: list[Any], state: Any) -> Any:
+    """The one element; ValueError if there is none, or several."""
+    if not all_nodes:
         raise ValueError(f"no state of a hesskit transform in {type(state).__name__}")
-    if len(found) > 1:
+    if len(all_nodes) > 1:
         raise ValueError(
-            f"{len(found)} states of hesskit transforms in {type(state).__name__}; pass the part "
+            f"{len(all_nodes)} states of hesskit transforms in {type(state).__name__}; pass the part "
             "that holds the one you mean"
         )
-    return found[0]
+    return all_nodes[0]
 
 
 def value_and_grad_from_state(
@@ -81,7 +66,7 @@ def value_and_grad_from_state(
     errors.check_callable(value_fn, name="value_fn")
 
     def call(params: Params, *args: Any, state: Any, **data: Any) -> tuple[Array, Params]:
-        kept = _only(_find(state, _is_state), state)
+        kept = _only(found.nodes(state, found.is_state), state)
 
         def value(params: Params) -> Array:
             with errors.calling("value_fn", params, "value_and_grad_from_state"):
@@ -125,7 +110,9 @@ def last_info(state: Any) -> Any:
       >>> print(hesskit.last_info(state).accepted)
       False
     """
-    return jax.tree.map(_unwrapped, _only(_find(state, _is_info), state), is_leaf=_is_wrapped)
+    return jax.tree.map(
+        _unwrapped, _only(found.nodes(state, found.is_info), state), is_leaf=_is_wrapped
+    )
 
 
 def _is_wrapped(leaf: Any) -> bool:

@@ -81,7 +81,7 @@ def test_never_an_increase(name, dtype):
         searched = info.num_values > 0
         assert np.all((info.num_values >= info.num_linesearch_steps)[searched])
         if fn is ellipse:
-            np.testing.assert_allclose(points[-1], 1, atol=0.5 if name == "adam" else 1e-3)
+            np.testing.assert_allclose(points[-1], 1, atol={"adam": 0.5, "momentum": 0.02}.get(name, 1e-3))
 
 
 def once(opt, fn, x, **more):
@@ -127,9 +127,12 @@ def test_the_two_conditions_are_met(delta, sigma, float64):
         x = jnp.array([3.0, -2.0, 0.5])
         updates, info = run(x, np.int32(which))
         g, after = (np.asarray(jax.grad(fn)(at)) for at in (x, x + updates))
-        assert fn(x + updates) <= fn(x) + delta * (g @ updates) * (1 - 1e-9)
-        assert after @ updates >= sigma * (g @ updates)
-        assert info.decrease_error == info.curvature_error == 0
+        down, turned = g @ updates, after @ updates
+        excess = float(fn(x + updates) - fn(x) - delta * down)
+        assert turned >= sigma * down
+        assert excess <= 0 or (fn(x + updates) < fn(x) and turned <= (2 * delta - 1) * down)
+        np.testing.assert_allclose(info.decrease_error, max(excess, 0), atol=1e-12)
+        assert info.curvature_error == 0
         np.testing.assert_allclose(updates, -info.learning_rate * g, rtol=1e-12)
 
 
