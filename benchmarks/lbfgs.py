@@ -6,8 +6,9 @@ Every solver minimizes the same function from the same start with its own defaul
 An evaluation is one execution of the objective, with or without its gradient, counted by a
 callback inside it, so that no solver's own bookkeeping is believed; that run is not timed.
 "evaluations" is how many were made when the value first came within `TOL` of the whole decrease
-known (1e-3 of it for the net, which has many minima); "stalled" says that it never did. Seconds a step are those of `STEPS` iterations in one
-compiled loop (SciPy's loop runs in Python), medians of interleaved rounds.
+known (1e-3 of it for the net, which has many minima); "stalled" says that it never did. Seconds a
+step are those of `STEPS` iterations in one compiled loop (SciPy's loop runs in Python), medians of
+interleaved rounds.
 """
 
 import argparse

@@ -77,7 +77,9 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
         if not jnp.issubdtype(dtype, jnp.inexact):
             flag = jnp.issubdtype(dtype, jnp.bool_)
             hint = "" if flag else "write 0.0. "
-            more = " Of an Equinox model: eqx.partition(model, eqx.is_inexact_array)." if flag else ""
+            more = (
+                " Of an Equinox model: eqx.partition(model, eqx.is_inexact_array)." if flag else ""
+            )
             raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.{more}")
         shape = tuple(getattr(leaf, "shape", ()))
         if 0 in shape and not allow_empty:

@@ -21,8 +21,8 @@ def _only(all_nodes: list[Any], state: Any) -> Any:
         raise ValueError(f"no state of a hesskit transform in {type(state).__name__}")
     if len(all_nodes) > 1:
         raise ValueError(
-            f"{len(all_nodes)} states of hesskit transforms in {type(state).__name__}; pass the part "
-            "that holds the one you mean"
+            f"{len(all_nodes)} states of hesskit transforms in {type(state).__name__}; pass the "
+            "part that holds the one you mean"
         )
     return all_nodes[0]
 
@@ -110,9 +110,8 @@ def last_info(state: Any) -> Any:
       >>> print(hesskit.last_info(state).accepted)
       False
     """
-    return jax.tree.map(
-        _unwrapped, _only(found.nodes(state, found.is_info), state), is_leaf=_is_wrapped
-    )
+    info = _only(found.nodes(state, found.is_info), state)
+    return jax.tree.map(_unwrapped, info, is_leaf=_is_wrapped)
 
 
 def _is_wrapped(leaf: Any) -> bool:
