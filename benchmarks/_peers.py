@@ -296,6 +296,7 @@ SOLVERS: dict[str, Prepare] = {
             "damped_newton",
             "saddle_free_newton",
             "newton",
+            "lbfgs",
         )
     },
     **{f"scipy.{method}": _scipy(method) for method in _SCIPY},

@@ -60,6 +60,7 @@ def import_seconds():
 
 def main():
     optimizers = {PEER: optax.lbfgs(), "newton_cg": hesskit.newton_cg()}
+    optimizers["lbfgs"] = hesskit.lbfgs()
     optimizers["trust_region"] = hesskit.trust_region()
     updates, identities = {}, {}
     for name, optimizer in optimizers.items():

@@ -105,7 +105,9 @@ def test_tiny_and_huge_steps():
         x, step = jnp.full(3, 2 * size), jnp.full(3, -0.5 * size)
         pair, plain, _ = taught(fn, x, step)
         assert np.all(np.isfinite(pair.change))
-        unit, _, _ = taught(lambda x: jnp.sum(x**2 + x**3 / 10), jnp.full(3, 2.0), jnp.full(3, -0.5))
+        unit, _, _ = taught(
+            lambda x: jnp.sum(x**2 + x**3 / 10), jnp.full(3, 2.0), jnp.full(3, -0.5)
+        )
         np.testing.assert_allclose(pair.change * size, unit.change, rtol=1e-4)
         assert not np.array_equal(pair.change, plain)
 

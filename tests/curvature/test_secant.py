@@ -155,7 +155,9 @@ def test_an_overwritten_pair_that_was_large_leaves_no_trace(dtype):
     np.testing.assert_allclose(as_vector(clean), textbook(kept, 4) @ np.ones(N), rtol=100 * rtol)
 
 
-@pytest.mark.parametrize(("length", "slope"), [(1e-25, 1.0), (1e25, 1.0), (1e-25, 1e-3), (1e-30, 1)])
+@pytest.mark.parametrize(
+    ("length", "slope"), [(1e-25, 1.0), (1e25, 1.0), (1e-25, 1e-3), (1e-30, 1)]
+)
 def test_tiny_and_huge_steps_in_float32(length, slope):
     """optax issue 1203: s.y is 1e-50, which underflows to 0, and 1 / s.y is infinite."""
     f32 = jnp.float32
@@ -169,9 +171,7 @@ def test_tiny_and_huge_steps_in_float32(length, slope):
         kept.append((as_vector(step), as_vector(change)))
         expected = textbook(kept, 3) @ np.ones(N)
         assert np.all(np.isfinite(as_vector(product)))
-        np.testing.assert_allclose(
-            as_vector(product), expected, atol=2e-4 * np.abs(expected).max()
-        )
+        np.testing.assert_allclose(as_vector(product), expected, atol=2e-4 * np.abs(expected).max())
     assert memory[1].num_pairs == 3
 
 
@@ -195,8 +195,7 @@ def test_the_unit_is_free(float64):
     memories = [secant.empty(as_tree(np.zeros(N)), 2)] * 2
     for step, change in pairs(4, 3):
         memories = [
-            push(*m, step, change, True, u)
-            for m, u in zip(memories, (1e-3, 700.0), strict=True)
+            push(*m, step, change, True, u) for m, u in zip(memories, (1e-3, 700.0), strict=True)
         ]
         memories = [(h, multiply(h, t, step)[0]) for h, t in memories]
     one, two = map(dense, memories)
@@ -227,4 +226,6 @@ def test_lanes_equal_one_by_one(float64):
         for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(mine), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
     assert list(together[0][1].num_pairs) == [2, 0, 2]
-    np.testing.assert_array_equal(as_vector(jax.tree.map(lambda a: a[1, -1], together[1])), as_vector(g))
+    np.testing.assert_array_equal(
+        as_vector(jax.tree.map(lambda a: a[1, -1], together[1])), as_vector(g)
+    )

@@ -6,23 +6,8 @@ import numpy as np
 import pytest
 
 from hesskit.core.status import Status
-from hesskit.transforms._build import Transformation, memoize
 from hesskit.transforms.trust_region import trust_region
 from tests.contracts.support import advance, assert_same, data, start, world
-
-
-def test_memoize_tells_types_apart_and_lets_arrays_pass():
-    made = memoize(lambda size=None: Transformation(len, len, method=None, name=str(size)))
-    assert made(1.0) is made(1.0)
-    assert made(1) is not made(1.0)
-    assert made(jnp.ones(())) is not made(jnp.ones(()))
-
-
-def test_method_and_name():
-    assert trust_region().method is not None
-    assert trust_region(0.5).method is None
-    assert trust_region().name == "trust_region"
-    assert trust_region(has_aux=True).has_aux
 
 
 def test_an_integer_learning_rate():

@@ -81,7 +81,9 @@ def test_never_an_increase(name, dtype):
         searched = info.num_values > 0
         assert np.all((info.num_values >= info.num_linesearch_steps)[searched])
         if fn is ellipse:
-            np.testing.assert_allclose(points[-1], 1, atol={"adam": 0.5, "momentum": 0.02}.get(name, 1e-3))
+            np.testing.assert_allclose(
+                points[-1], 1, atol={"adam": 0.5, "momentum": 0.02}.get(name, 1e-3)
+            )
 
 
 def once(opt, fn, x, **more):

@@ -150,9 +150,7 @@ def stepper(kind):
     @jax.jit
     def step(x, state):
         value, grad = jax.value_and_grad(rosenbrock)(x)
-        updates, state = opt.update(
-            grad, state, x, value=value, grad=grad, value_fn=rosenbrock
-        )
+        updates, state = opt.update(grad, state, x, value=value, grad=grad, value_fn=rosenbrock)
         return x + updates, state
 
     return opt.init, step
