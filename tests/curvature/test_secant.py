@@ -217,7 +217,8 @@ def test_lanes_equal_one_by_one(float64):
         return jax.lax.scan(body, memory, (steps, changes, kept))
 
     stack = lambda items: jax.tree.map(lambda *rows: jnp.stack(rows), *items)
-    inputs = [(*map(stack, zip(*lane, strict=True)), jnp.array(k)) for lane, k in zip(lanes, kept)]
+    rows = [map(stack, zip(*lane, strict=True)) for lane in lanes]
+    inputs = [(*row, jnp.array(k)) for row, k in zip(rows, kept, strict=True)]
     together = jax.vmap(run)(*stack(inputs))
     compiled = jax.jit(run)
     for lane, one in enumerate(inputs):
@@ -229,3 +230,23 @@ def test_lanes_equal_one_by_one(float64):
     np.testing.assert_array_equal(
         as_vector(jax.tree.map(lambda a: a[1, -1], together[1])), as_vector(g)
     )
+
+
+def test_any_sign_takes_pairs_of_negative_curvature(float64):
+    """The bare formula: (1) is still the textbook recursion, no longer positive definite."""
+    taken, left = (secant.empty(as_tree(np.zeros(N)), 3) for _ in range(2))
+    kept = []
+    for k, (step, change) in enumerate(pairs(5, 3)):
+        change = tree.scale(-1.0 if k == 1 else 1.0, change)
+        more = {"unit": tree.norm(step), "kept": jnp.array(True)}
+        left = secant.push(*left, step, change, **more)
+        history, table = secant.push(*taken, step, change, **more, any_sign=True)
+        taken = history, multiply(history, table, step)[0]
+        kept.append((as_vector(step), as_vector(change)))
+    assert (int(taken[1].num_pairs), int(left[1].num_pairs)) == (3, 2)
+    expected = textbook(kept, 3)
+    np.testing.assert_allclose(dense(taken), expected, atol=1e-10 * np.abs(expected).max())
+    assert np.linalg.eigvalsh(expected)[0] < 0
+    step, change = next(pairs(6, 1))
+    broken = tree.scale(jnp.nan, change)
+    same(taken, secant.push(*taken, step, broken, **more, any_sign=True))
