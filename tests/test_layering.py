@@ -38,7 +38,9 @@ MAY_IMPORT = {
     "linalg": Layer({"core", "linalg"}, {"jax"}),
     "curvature": Layer({"core", "linalg", "curvature"}, {"jax"}, siblings=set()),
     "transforms": Layer(
-        {"core", "linalg", "curvature", "transforms"}, {"jax", "optax"}, siblings={"_build", "_descend", "_optax"}
+        {"core", "linalg", "curvature", "transforms"},
+        {"jax", "optax"},
+        siblings={"_build", "_descend", "_optax"},
     ),
     "solvers": Layer(
         {"core", "linalg", "curvature", "transforms", "solvers"}, {"jax", "optax", "tqdm"}

@@ -42,7 +42,7 @@ class Line(NamedTuple):
       rules: the constants of the line search.
       longest: the length that may not be passed.
       shortened: the first step along -g is no longer than 1.
-      given: `direct` only hands on a direction that came with the call; without pairs it is -grad.
+      given: `direct` only hands on a direction that came with the call.
     """
 
     empty: Callable[..., Any]
@@ -55,13 +55,16 @@ class Line(NamedTuple):
 
 
 class Course(NamedTuple):
-    """The model of a line-search method: its memory, the direction, where the search stands."""
+    """The model of a line-search method: its memory, the direction, where the search stands.
+
+    `steepest` says that the last search found nothing, and -grad takes the direction's place.
+    """
 
     history: Any
     table: Any
-    direction: Params
-    norm: Array  # of the direction
-    search: Any  # a LineSearch; None inside an optax state, like the direction
+    direction: Any  # this and the rest are None inside an optax state
+    steepest: Any
+    search: Any
 
 
 def start(line: Line, params: Params) -> State:
@@ -69,7 +72,7 @@ def start(line: Line, params: Params) -> State:
     one = jnp.ones((), tree.result_dtype(params))
     search = line_search.begin(one, -one, one)
     history, table = line.empty(params)
-    course = Course(history, table, tree.zeros_like(params), jnp.zeros_like(one), search)
+    course = Course(history, table, tree.zeros_like(params), jnp.array(False), search)
     info = functools.partial(LineSearchInfo, **_describe(course))
     return method.first_state(params, course, info)
 
@@ -93,13 +96,19 @@ def first_length(line: Line, num_pairs: Array, grad_norm: Array) -> Array:
 
 
 class _Trial(NamedTuple):
-    """An evaluation, measured; `slope` is along the direction, `noise` the rounding of values."""
+    """An evaluation, measured; slopes are along the direction, `noise` is the rounding of values.
+
+    All inner products of a step but those of its memory are here, so that on many devices they are
+    one reduction.
+    """
 
     value: Array
     grad: Params
     point: Params
     step: Params
     slope: Array
+    start_slope: Array
+    step_norm: Array
     grad_norm: Array
     finite: Array
     noise: Array
@@ -113,13 +122,15 @@ def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
     eps = max(coarse, *(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, value)))
     point = tree.add(state.params, state.step.step)
     step = tree.sub(point, state.params)  # as it was rounded
-    grad_norm = tree.norm(evaluation.grad)
+    grad_norm, direction = tree.norm(evaluation.grad), state.model.direction
     return _Trial(
         value=value,
         grad=evaluation.grad,
         point=point,
         step=step,
-        slope=tree.vdot(evaluation.grad, state.model.direction),
+        slope=tree.vdot(evaluation.grad, direction),
+        start_slope=tree.vdot(state.grad, direction),
+        step_norm=state.model.search.length * tree.norm(direction),
         grad_norm=grad_norm,
         finite=jnp.isfinite(value) & jnp.isfinite(grad_norm),
         noise=rounding_floor(state.level, state.reference, eps),
@@ -129,15 +140,14 @@ def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
 
 def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]:
     """The search told of the trial, if it is one; whether a whole step promises but rounding."""
-    search = state.model.search
-    scaled = state.model.table.num_pairs > 0
-    limited = scaled & (-search.start.slope / 2 <= trial.noise)
+    scaled, down = state.model.table.num_pairs > 0, trial.start_slope < 0
+    limited = scaled & down & (-trial.start_slope / 2 <= trial.noise)
     most = line.rules.max_trials
     most = jnp.where(limited, jnp.minimum(LIMITED_TRIALS, most), most)
     told = tree.while_once(
         ~state.fresh,
         lambda: line_search.tell(
-            search,
+            line_search.sloped(state.model.search, trial.start_slope),
             trial.value,
             trial.slope,
             finite=trial.finite,
@@ -146,7 +156,7 @@ def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]
             noise=trial.noise,
             rules=line.rules._replace(max_trials=most),
         ),
-        search,
+        state.model.search,
     )
     return told, limited
 
@@ -177,30 +187,31 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     told, limited = _search(line, state, trial)
     is_trial = ~state.fresh
     falls = trial.finite & unbounded(trial.value, trial.eps)
-    kept, lost = is_trial & (told.accepted | falls), is_trial & told.exhausted
-    assert state.step is not None
-    length, step_norm = course.search.length, state.step.norm
+    down, length = trial.start_slope < 0, course.search.length
+    kept = is_trial & down & (told.accepted | falls)
+    lost = is_trial & (told.exhausted | ~down)
+    # Where the direction was -grad already, there is nothing else to try.
+    retries = lost & ~limited & ~course.steepest & (~down | (course.table.num_pairs > 0))
     pair = learned(
-        Point(state.level, state.grad, length * course.search.start.slope),
+        Point(state.level, state.grad, length * trial.start_slope),
         Point(trial.value, trial.grad, length * trial.slope),
         trial.step,
-        norm=step_norm,
+        norm=trial.step_norm,
         length=length,
         noise=trial.noise,
     )
     history, table = line.learn(course.history, course.table, pair, kept)
-    forgets = lost & ~limited & (course.table.num_pairs > 0)
-    table = _forget(table, forgets)
+    table = table._replace(num_pairs=jnp.where(retries, 0, table.num_pairs))
     known = kept | (state.fresh & trial.finite)
     same = trial.value == state.level
-    course = course._replace(history=history, table=table, search=told)
-    parabola = -course.search.start.slope * pair.length / 2
+    course = Course(history, table, course.direction, (course.steepest | retries) & ~kept, told)
+    parabola = -trial.start_slope * pair.length / 2
     info = info._replace(
         status=_code(
-            state, trial, told.met | jnp.isfinite(told.high.value), limited, lost & ~forgets
+            state, trial, told.met | jnp.isfinite(told.high.value), limited, lost & ~retries
         ),
         accepted=kept | state.fresh,
-        step_norm=jnp.where(kept, step_norm, 0),
+        step_norm=jnp.where(kept, trial.step_norm, 0),
         ratio=jnp.where(
             is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio
         ),
@@ -215,44 +226,34 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
         level=jnp.where(known, trial.value, state.level),
         reference=jnp.where(known, lower, state.reference),
         fresh=state.fresh & ~trial.finite,
-        modeled=state.modeled & ~kept & ~forgets & (is_trial | same),
+        modeled=state.modeled & ~kept & ~retries & (is_trial | same),
         model=course,
         params=tree.where(kept, trial.point, state.params),
         info=info,
     )
 
 
-def _forget(table: Any, when: Array) -> Any:
-    return table._replace(num_pairs=jnp.where(when, 0, table.num_pairs))
-
-
-def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, Array, LineSearch]:
-    """The next direction and the search along it; -grad where the method's does not descend."""
+def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearch]:
+    """The next direction, and the search along it, whose first trial will tell the slope."""
     course, norm = state.model, state.info.grad_norm
     table, direction = line.direct(course.history, course.table, rhs)
     direction = tree.cast_like(direction, state.grad)
-    slope = tree.vdot(direction, state.grad)
-    down = (slope < 0) & jnp.isfinite(slope)
-    if line.given:
-        down &= table.num_pairs > 0
-    table = _forget(table, ~down)
-    direction = tree.where(down, direction, tree.negative(state.grad))
-    slope = jnp.where(down, slope, -(norm**2))
+    direction = tree.where(course.steepest, tree.negative(state.grad), direction)
     length = first_length(line, table.num_pairs, norm)
-    search = line_search.begin(state.level, slope, length, line.longest)
-    return table, direction, tree.norm(direction), search
+    search = line_search.begin(state.level, -jnp.ones_like(norm), length, line.longest)
+    return table, direction, search
 
 
 def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
     """A new direction unless `state.modeled`, and the next step along it."""
     needed = ~state.modeled & ~state.fresh
     course = state.model
-    table, direction, norm, search = tree.while_once(
+    table, direction, search = tree.while_once(
         needed,
         lambda: _turn(line, state, rhs(state.grad)),
-        (course.table, course.direction, course.norm, course.search),
+        (course.table, course.direction, course.search),
     )
-    course = course._replace(table=table, direction=direction, norm=norm, search=search)
+    course = course._replace(table=table, direction=direction, search=search)
     # A loop of one trip, always: the product must be rounded, as the caller's will be, before it is
     # added to params, and in one piece the compiler would fuse both into one instruction.
     step = tree.while_once(
@@ -266,7 +267,7 @@ def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad:
         modeled=state.modeled | needed,
         size=search.length,
         model=course,
-        step=Step(step, None, search.length * norm, jnp.array(False)),
+        step=Step(step, None, search.length, jnp.array(False)),
         info=state.info._replace(status=status),
     )
 

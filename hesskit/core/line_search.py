@@ -4,7 +4,7 @@ Along a direction d from x, with phi(a) = f(x + a d), a length a is kept if
 
     phi(a) <= phi(0) + delta a phi'(0)   and   phi'(a) >= sigma phi'(0)               (1)
 
-or, where values are equal to rounding and only slopes still tell,
+or, since values may be equal to rounding while slopes still tell,
 
     phi(a) <= ceiling   and   (2 delta - 1) phi'(0) >= phi'(a) >= sigma phi'(0)       (2)
 
@@ -66,7 +66,8 @@ class LineSearch(NamedTuple):
 
     `start` is the point of length 0; `longest` the length that may not be passed; `closing` says
     that `length` is that of `best` again, for want of anything better; `met` that a trial was
-    finite; the errors are by how much the last trial missed the two parts of (1), 0 if it did not.
+    finite and not at the start again; the errors are by how much the last trial missed the two
+    parts of (1), 0 if it did not.
     """
 
     start: End
@@ -125,6 +126,13 @@ def begin(value: Array, slope: Array, length: Scalar, longest: Scalar = jnp.inf)
         decrease_error=zero,
         curvature_error=zero,
     )
+
+
+def sloped(search: LineSearch, slope: Array) -> LineSearch:
+    """The search with its slope at length 0, where `begin` did not know it."""
+    start = search.start._replace(slope=slope.astype(search.start.slope.dtype))
+    at_start = search.low.length == 0
+    return search._replace(start=start, low=tree.where(at_start, start, search.low))
 
 
 def _errors(search: LineSearch, trial: End, rules: Rules) -> tuple[Array, Array]:

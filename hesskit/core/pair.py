@@ -32,13 +32,38 @@ class Point(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The pair; `grad` is that before, `length` the multiple of the direction, `norm` is |s|."""
+    """The pair; `grad` is that before, `length` the multiple of the direction, the rest ().
+
+    `cosine` is that of the angle between s and y, `unit` a number near sqrt(|s| |y|): divided by
+    it, neither s nor y under- or overflows when it is squared.
+    """
 
     step: Params
     change: Params
     grad: Params
     length: Array
-    norm: Array
+    cosine: Array
+    unit: Array
+
+
+def between(before: Params, after: Params, step: Params, *, length: Array) -> Pair:
+    """The pair of two gradients alone, y = g+ - g.
+
+    Args:
+      before: g.
+      after: g+.
+      step: s.
+      length: the multiple of the direction that s is, ().
+
+    Returns:
+      The pair.
+    """
+    change = tree.sub(after, before)
+    norm, size = tree.norm(step), tree.norm(change)
+    s_unit, y_unit = (1 / tree.power_of_two(a) for a in (norm, size))
+    dot = tree.vdot(tree.scale(s_unit, step), tree.scale(y_unit, change))
+    cosine = dot / jnp.where(norm > 0, norm * s_unit, 1) / jnp.where(size > 0, size * y_unit, 1)
+    return Pair(step, change, before, length, cosine, jnp.sqrt(norm) * jnp.sqrt(size))
 
 
 def learned(
@@ -57,14 +82,19 @@ def learned(
     Returns:
       The pair.
     """
-    fall = before.value - after.value
-
-    def weight() -> Array:
-        most = LIMIT * jnp.abs(after.slope - before.slope)
-        theta = 6 * fall + 3 * (before.slope + after.slope)
-        return jnp.clip(theta, -most, most) / norm / norm
-
+    fall, bend = before.value - after.value, after.slope - before.slope
+    change = tree.sub(after.grad, before.grad)
+    size = tree.norm(change)
     clear = (jnp.abs(fall) > CLEAR * noise) & (norm > 0)
-    more = tree.while_once(clear, weight, jnp.zeros_like(norm))
-    change = tree.axpy(more, step, tree.sub(after.grad, before.grad))
-    return Pair(step, change, before.grad, length, norm)
+
+    def corrected() -> tuple[Array, Array]:
+        most = LIMIT * jnp.abs(bend)
+        theta = jnp.clip(6 * fall + 3 * (before.slope + after.slope), -most, most)
+        return theta, theta / norm / norm
+
+    zero = jnp.zeros_like(norm)
+    theta, weight = tree.while_once(clear, corrected, (zero, zero))
+    cosine = (bend + theta) / jnp.where(norm > 0, norm, 1) / jnp.where(size > 0, size, 1)
+    change = tree.axpy(weight, step, change)
+    unit = jnp.sqrt(norm) * jnp.sqrt(size)
+    return Pair(step, change, before.grad, length, cosine, unit)

@@ -8,8 +8,8 @@ R = triu(S'Y), D = diag(S'Y) and gamma = s_m.y_m / y_m.y_m, the inverse BFGS mat
 
 which is the two-loop recursion with its two loops as triangular solves: everything that is n long
 is in two passes over the history, S'g and Y'g before, (1) after, and no inner product waits for
-another. Pairs are stored by leaf, in the dtype and layout of params, scaled by a power of two to
-|s| of about 1 (H does not change), so that tiny steps do not underflow.
+another. Pairs are stored by leaf, in the dtype and layout of params, both divided by a power of two
+near sqrt(|s||y|) (H does not change), so that no inner product under- or overflows.
 
 Source: Byrd, Nocedal & Schnabel (1994), Math. Program. 63, 129-156, Theorem 2.2; Nocedal & Wright
 (2006), Algorithm 7.4 and (7.20); Chen, Wang & Zhou (2014) for the recursion on inner products.
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from hesskit.core import layout, tree
+from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params
 
 
@@ -55,32 +56,26 @@ def empty(params: Params, num: int) -> tuple[History, Table]:
 
 
 def push(
-    history: History,
-    table: Table,
-    step: Params,
-    change: Params,
-    *,
-    unit: Array,
-    kept: Array,
-    any_sign: bool = False,
+    history: History, table: Table, pair: Pair, kept: Array, *, any_sign: bool = False
 ) -> tuple[History, Table]:
     """The history with one more pair in place of the oldest, if it curves up enough.
 
     Args:
       history: the pairs.
       table: their inner products; those of the new pair come with the next `multiply`.
-      step: s.
-      change: y.
-      unit: a number near |s|, positive.
+      pair: s and y.
       kept: whether there is a pair at all, () bool.
       any_sign: take a pair of negative curvature too, as the bare formula does.
 
     Returns:
       The new history and table.
     """
-    scale = 1 / tree.power_of_two(unit)
-    step, change = tree.scale(scale, step), tree.scale(scale, change)
-    good = tree.while_once(kept, lambda: _curves(step, change, any_sign), jnp.array(False))
+    # A cosine below eps is a right angle to rounding.
+    cosine = jnp.abs(pair.cosine) if any_sign else pair.cosine
+    enough = (cosine > tree.coarsest_eps(pair.step)) & jnp.isfinite(pair.unit)
+    good = tree.while_once(kept, lambda: enough, jnp.array(False))
+    scale = 1 / tree.power_of_two(pair.unit)
+    step, change = tree.scale(scale, pair.step), tree.scale(scale, pair.change)
     num = table.cross.shape[0]
     row = jnp.where(table.num_pairs > 0, (table.newest + 1) % num, table.newest)
 
@@ -96,14 +91,6 @@ def push(
         newest=jnp.where(good, row, table.newest),
         num_pairs=jnp.where(good, count, table.num_pairs),
     )
-
-
-def _curves(step: Params, change: Params, any_sign: bool) -> Array:
-    """Whether s.y, or |s.y| with `any_sign`, is beyond the rounding of a right angle."""
-    square = tree.vdot(step, step) * tree.vdot(change, change)
-    least, curvature = tree.coarsest_eps(step) * jnp.sqrt(square), tree.vdot(step, change)
-    curvature = jnp.abs(curvature) if any_sign else curvature
-    return (curvature > least) & jnp.isfinite(square)
 
 
 def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:

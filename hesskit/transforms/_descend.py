@@ -23,7 +23,7 @@ from hesskit.core.derivatives import value_and_grad
 from hesskit.core.descent import Course, Line
 from hesskit.core.line_search import LineSearchInfo
 from hesskit.core.method import State
-from hesskit.core.pair import Pair
+from hesskit.core.pair import between
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.transforms import _optax
@@ -39,7 +39,7 @@ class _Loop(NamedTuple):
 def _rested(state: State) -> State:
     """The state between updates: the memory alone, no direction and no search."""
     course = state.model
-    return state._replace(model=Course(course.history, course.table, None, course.norm, None))
+    return state._replace(model=Course(course.history, course.table, None, None, None))
 
 
 def _show(line: Line, state: State, call: Call) -> State:
@@ -187,12 +187,11 @@ def _advanced(
 ) -> tuple[Params, UnsearchedState]:
     """The method's direction times `rate`, and the state that remembers this call; all real."""
     point, updates, norm = call.point, call.updates, tree.norm(call.updates)
-    step, change = tree.sub(point, state.params), tree.sub(updates, state.updates)
-    gap = tree.norm(step)
-    finite = jnp.isfinite(norm) & jnp.isfinite(gap)
+    gap = tree.sub(point, state.params)
+    pair = between(state.updates, updates, gap, length=state.info.learning_rate)
+    finite = jnp.isfinite(norm) & jnp.isfinite(pair.unit)
     if call.value is not None:
         finite &= jnp.isfinite(call.value)
-    pair = Pair(step, change, state.updates, state.info.learning_rate, gap)
     history, table = line.learn(state.history, state.table, pair, finite & state.known)
     table, direction = line.direct(history, table, updates)
     length = descent.first_length(line, table.num_pairs, norm)

@@ -45,8 +45,7 @@ def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
 def _learn(
     history: History, table: Table, pair: Pair, kept: Array, *, bare: bool
 ) -> tuple[History, Table]:
-    step, change = pair.step, pair.change
-    return secant.push(history, table, step, change, unit=pair.norm, kept=kept, any_sign=bare)
+    return secant.push(history, table, pair, kept, any_sign=bare)
 
 
 def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:

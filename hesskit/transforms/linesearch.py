@@ -20,7 +20,7 @@ from hesskit.transforms._optax import Transformation, memoize
 
 
 class Heed(NamedTuple):
-    """The memory: 1 while the direction is heeded, 0 after a search along it found nothing."""
+    """No memory: 1 while the direction that came is heeded."""
 
     num_pairs: Array
 
@@ -57,7 +57,8 @@ def scale_by_hager_zhang_linesearch(
     length is 1. f never increases; a search that finds nothing gives zero updates.
 
     Args:
-      max_linesearch_steps: evaluations at most. None means 30.
+      max_linesearch_steps: evaluations of one search at most; one that finds nothing is followed
+        by one along -grad. None means 30.
       max_learning_rate: the length that may not be passed. None: no limit.
       slope_rtol: delta of the sufficient decrease (Hager & Zhang 2005: 0.1).
       curv_rtol: sigma of the curvature condition, above slope_rtol (the same: 0.9).

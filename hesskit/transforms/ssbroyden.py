@@ -100,9 +100,7 @@ def _revised(matrix: Array, pair: Pair, first: Array, update: str) -> Array:
 def _learn(
     history: Array, table: Count, pair: Pair, kept: Array, *, update: str
 ) -> tuple[Array, Count]:
-    size = tree.norm(pair.step) * tree.norm(pair.change)
-    curved = tree.vdot(pair.step, pair.change) > tree.coarsest_eps(pair.step) * size
-    good = kept & curved & jnp.isfinite(size)
+    good = kept & (pair.cosine > tree.coarsest_eps(pair.step)) & jnp.isfinite(pair.unit)
     first = table.num_pairs == 0
     history = tree.while_once(good, lambda: _revised(history, pair, first, update), history)
     return history, Count(table.num_pairs + good.astype(jnp.int32))
@@ -132,7 +130,8 @@ def ssbroyden(
       learning_rate: None for lengths that the line search finds. A number or schedule multiplies
         H g instead, and nothing is evaluated or rejected.
       update: "ssbroyden"; "ssbfgs", BFGS with tau = min(1, s.y / s.Bs); or plain "bfgs".
-      max_linesearch_steps: evaluations of an update at most. None means 30.
+      max_linesearch_steps: evaluations of one search at most; one that finds nothing is followed
+        by one along -grad. None means 30.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hesskit.core import tree
-from hesskit.core.pair import CLEAR, LIMIT, Point, learned
+from hesskit.core.pair import CLEAR, LIMIT, Point, between, learned
 
 
 @jax.jit
@@ -35,10 +35,22 @@ def test_a_quadratic_needs_no_correction(dtype):
     eps = float(jnp.finfo(dtype).eps)
     np.testing.assert_allclose(tree.ravel(pair.change), hessian @ s, rtol=50 * eps)
     np.testing.assert_allclose(tree.ravel(plain), hessian @ s, rtol=50 * eps)
-    np.testing.assert_allclose(pair.norm, np.linalg.norm(s), rtol=4 * eps)
+    norms = np.linalg.norm(s), np.linalg.norm(hessian @ s)
+    np.testing.assert_allclose(pair.unit, np.sqrt(np.prod(norms)), rtol=8 * eps)
+    np.testing.assert_allclose(pair.cosine, s @ hessian @ s / np.prod(norms), rtol=50 * eps)
     assert pair.length == 0.5
     for mine, given in ((pair.step, step), (pair.grad, ends[0].grad)):
         assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, mine, given)))
+
+
+def test_two_gradients_alone(dtype):
+    """`between` is the pair without a correction, at any scale."""
+    s, y = jnp.array([3.0, 0.0], dtype), jnp.array([1.0, 1.0], dtype)
+    for size in (1.0, 1e-25, 1e25):
+        pair = between(-y * size, 0 * y, s / size, length=jnp.asarray(2.0, dtype))
+        np.testing.assert_allclose(pair.change, y * size, rtol=1e-6)
+        np.testing.assert_allclose(pair.cosine, np.sqrt(0.5), rtol=1e-6)
+        np.testing.assert_allclose(pair.unit, np.sqrt(3 * np.sqrt(2)), rtol=1e-6)
 
 
 def curvature_errors(fn, x, direction, sizes):
@@ -93,7 +105,7 @@ def test_below_the_noise_it_is_left_out():
 def test_no_step_and_no_number_stay_what_they_are():
     none, _, _ = taught(lambda x: jnp.sum(x**4), jnp.ones(2), jnp.zeros(2))
     np.testing.assert_array_equal(none.change, [0, 0])
-    assert none.norm == 0
+    assert none.unit == none.cosine == 0
     lost, _, _ = taught(lambda x: jnp.sum(jnp.log(x)), jnp.ones(2), jnp.array([-1.0, 0.0]))
     assert not np.all(np.isfinite(lost.change))  # who learns from it sees that
 
@@ -117,4 +129,4 @@ def test_narrow_leaves_keep_their_dtype():
     fn = lambda x: jnp.sum(x["h"].astype("float32") ** 4) + jnp.sum(x["f"] ** 4)
     pair, _, _ = taught(fn, x, tree.scale(-0.25, x))
     assert jax.tree.map(jnp.result_type, pair.change) == jax.tree.map(jnp.result_type, x)
-    assert pair.norm.dtype == jnp.float32
+    assert pair.unit.dtype == pair.cosine.dtype == jnp.float32

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hesskit.core import tree
+from hesskit.core.pair import between
 from hesskit.curvature import secant
 
 N = 7
@@ -25,10 +26,15 @@ def as_vector(item):
     return np.concatenate([np.asarray(leaf, float).reshape(-1) for leaf in jax.tree.leaves(item)])
 
 
+def pair_of(step, change, unit=None):
+    """The pair (s, y)."""
+    pair = between(tree.zeros_like(change), change, step, length=jnp.ones(()))
+    return pair if unit is None else pair._replace(unit=jnp.asarray(unit, pair.unit.dtype))
+
+
 @jax.jit
 def push(history, table, step, change, kept=True, unit=None):
-    unit = tree.norm(step) if unit is None else jnp.asarray(unit)
-    return secant.push(history, table, step, change, unit=unit, kept=jnp.asarray(kept))
+    return secant.push(history, table, pair_of(step, change, unit), jnp.asarray(kept))
 
 
 multiply = jax.jit(secant.multiply)
@@ -238,9 +244,9 @@ def test_any_sign_takes_pairs_of_negative_curvature(float64):
     kept = []
     for k, (step, change) in enumerate(pairs(5, 3)):
         change = tree.scale(-1.0 if k == 1 else 1.0, change)
-        more = {"unit": tree.norm(step), "kept": jnp.array(True)}
-        left = secant.push(*left, step, change, **more)
-        history, table = secant.push(*taken, step, change, **more, any_sign=True)
+        pair, yes = pair_of(step, change), jnp.array(True)
+        left = secant.push(*left, pair, yes)
+        history, table = secant.push(*taken, pair, yes, any_sign=True)
         taken = history, multiply(history, table, step)[0]
         kept.append((as_vector(step), as_vector(change)))
     assert (int(taken[1].num_pairs), int(left[1].num_pairs)) == (3, 2)
@@ -249,4 +255,4 @@ def test_any_sign_takes_pairs_of_negative_curvature(float64):
     assert np.linalg.eigvalsh(expected)[0] < 0
     step, change = next(pairs(6, 1))
     broken = tree.scale(jnp.nan, change)
-    same(taken, secant.push(*taken, step, broken, **more, any_sign=True))
+    same(taken, secant.push(*taken, pair_of(step, broken), yes, any_sign=True))

@@ -11,6 +11,7 @@ import pytest
 
 import hesskit
 from hesskit.core import tree
+from hesskit.core.pair import between
 from hesskit.core.status import Status
 from hesskit.curvature import secant
 
@@ -238,7 +239,8 @@ def reductions():
     history, table = jax.jit(functools.partial(secant.empty, num=5))(params)
 
     def push(history, table, step):
-        return secant.push(history, table, step, step, unit=tree.norm(step), kept=jnp.array(True))
+        pair = between(tree.zeros_like(step), step, step, length=jnp.ones(()))
+        return secant.push(history, table, pair, jnp.array(True))
 
     def update(params, state):
         value, grad = jax.value_and_grad(loss)(params)
@@ -260,8 +262,8 @@ REDUCTIONS = {
     "value and gradient": 1,
     "multiply": 1,
     "push": 2,
-    "update with value and gradient": 6,
-    "update": 7,
+    "update with value and gradient": 3,
+    "update": 4,
 }
 
 

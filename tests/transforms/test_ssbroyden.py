@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import hesskit
-from hesskit.core.pair import Pair
+from hesskit.core.pair import between
 from hesskit.transforms import ssbroyden
 
 N = 6
@@ -72,7 +72,8 @@ def teach(kind, steps, changes, lengths):
     for s, y, length in zip(steps, changes, lengths, strict=True):
         before = np.eye(N) if found[-1] is None else found[-1]
         grad = -np.linalg.solve(before, s) / length
-        pair = Pair(*map(jnp.asarray, (s, y, grad, float(length), np.linalg.norm(s))))
+        given = (jnp.asarray(v) for v in (grad, grad + y, s))
+        pair = between(*given, length=jnp.asarray(length))
         history, table = learner(kind)(history, table, pair, jnp.array(True))
         found.append(np.asarray(history))
     assert table.num_pairs == len(steps)
@@ -125,7 +126,7 @@ def test_bad_pairs_and_broken_numbers_change_nothing(dtype):
     learn = jax.jit(functools.partial(ssbroyden._learn, update="ssbroyden"))
 
     def pair(s, y):
-        return Pair(s, y, -s, jnp.ones((), dtype), jnp.linalg.norm(s))
+        return between(-s, y - s, s, length=jnp.ones((), dtype))
 
     yes = jnp.array(True)
     history, table = learn(history, table, pair(ones, 2 * ones), yes)
