@@ -74,6 +74,7 @@ def _given(line: Line, state: State, call: Call) -> tuple[State, float]:
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     status = jnp.where(finite, state.info.status, Status.NONFINITE_START)
     known = state._replace(
+        value=value.astype(state.value.dtype),
         grad=grad,
         level=value,
         reference=jnp.where(same, state.reference, value),
@@ -192,7 +193,8 @@ def _advanced(
     finite = jnp.isfinite(norm) & jnp.isfinite(pair.unit)
     if call.value is not None:
         finite &= jnp.isfinite(call.value)
-    history, table = line.learn(state.history, state.table, pair, finite & state.known)
+    known = state.known.astype(bool)  # a wrapper may have made it a number
+    history, table = line.learn(state.history, state.table, pair, finite & known)
     table, direction = line.direct(history, table, updates)
     length = descent.first_length(line, table.num_pairs, norm)
     step = tree.scale(rate * length, direction)
@@ -211,7 +213,7 @@ def _advanced(
     )
     new = UnsearchedState(
         count=state.count + 1,
-        known=state.known | finite,
+        known=known | finite,
         params=tree.where(finite, point, state.params),
         updates=tree.where(finite, updates, state.updates),
         history=history,

@@ -60,7 +60,7 @@ def test_inject_hyperparams_without_static_args(case):
     _, after = jax.eval_shape(update, params, state)
     shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
     assert shape(after) == shape(state)
-    numbers = {k: v for k, v in case.kwargs.items() if isinstance(v, (bool, float))}
+    numbers = {key: item for key, item in case.kwargs.items() if isinstance(item, float)}
     assert set(state.hyperparams) == set(numbers)
 
 
