@@ -57,13 +57,15 @@ class Line(NamedTuple):
 class Course(NamedTuple):
     """The model of a line-search method: its memory, the direction, where the search stands.
 
-    `steepest` says that the last search found nothing, and -grad takes the direction's place.
+    `steepest` says that the last search found nothing, and -grad takes the direction's place;
+    `largest` is the largest |grad| met.
     """
 
     history: Any
     table: Any
     direction: Any  # this and the rest are None inside an optax state
     steepest: Any
+    largest: Any
     search: Any
 
 
@@ -72,7 +74,7 @@ def start(line: Line, params: Params) -> State:
     one = jnp.ones((), tree.result_dtype(params))
     search = line_search.begin(one, -one, one)
     history, table = line.empty(params)
-    course = Course(history, table, tree.zeros_like(params), jnp.array(False), search)
+    course = Course(history, table, tree.zeros_like(params), jnp.array(False), 0 * one, search)
     info = functools.partial(LineSearchInfo, **_describe(course))
     return method.first_state(params, course, info)
 
@@ -87,12 +89,6 @@ def _describe(course: Course) -> dict[str, Array]:
         "decrease_error": search.decrease_error,
         "curvature_error": search.curvature_error,
     }
-
-
-def first_length(line: Line, num_pairs: Array, grad_norm: Array) -> Array:
-    """The first length to try: 1, or what makes a step along -grad no longer than 1."""
-    short = (num_pairs == 0) & line.shortened
-    return jnp.where(short, 1 / jnp.maximum(grad_norm, 1), 1)
 
 
 class _Trial(NamedTuple):
@@ -163,8 +159,11 @@ def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]
 
 def _code(state: State, trial: _Trial, met: Array, limited: Array, failed: Array) -> Array:
     """The status after a trial; 0 while the run goes on."""
-    small = is_small(state.info.grad_norm / jnp.maximum(1, state.level), trial.eps)
-    why = jnp.where(limited | small, Status.ROUNDOFF_LIMITED, Status.LINE_SEARCH_FAILED)
+    norm = state.info.grad_norm
+    # Beside a kink a step may promise little under a large gradient: that is no floor.
+    floor = limited & (norm <= trial.eps**0.5 * state.model.largest)
+    floor |= is_small(norm, trial.eps)
+    why = jnp.where(floor, Status.ROUNDOFF_LIMITED, Status.LINE_SEARCH_FAILED)
     code = jnp.where(failed, jnp.where(met, why, Status.NONFINITE_TRIALS), Status.RUNNING)
     code = jnp.where(unbounded(trial.value, trial.eps), Status.UNBOUNDED, code)
     return jnp.where(state.fresh & ~trial.finite, Status.NONFINITE_START, code).astype(jnp.int32)
@@ -190,7 +189,6 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     down, length = trial.start_slope < 0, course.search.length
     kept = is_trial & down & (told.accepted | falls)
     lost = is_trial & (told.exhausted | ~down)
-    # Where the direction was -grad already, there is nothing else to try.
     retries = lost & ~limited & ~course.steepest & (~down | (course.table.num_pairs > 0))
     pair = learned(
         Point(state.level, state.grad, length * trial.start_slope),
@@ -204,7 +202,14 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     table = table._replace(num_pairs=jnp.where(retries, 0, table.num_pairs))
     known = kept | (state.fresh & trial.finite)
     same = trial.value == state.level
-    course = Course(history, table, course.direction, (course.steepest | retries) & ~kept, told)
+    met = jnp.where(trial.finite, trial.grad_norm, 0)
+    course = course._replace(
+        history=history,
+        table=table,
+        steepest=(course.steepest | retries) & ~kept,
+        largest=jnp.maximum(course.largest, met),
+        search=told,
+    )
     parabola = -trial.start_slope * pair.length / 2
     info = info._replace(
         status=_code(
@@ -239,7 +244,12 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
     table, direction = line.direct(course.history, course.table, rhs)
     direction = tree.cast_like(direction, state.grad)
     direction = tree.where(course.steepest, tree.negative(state.grad), direction)
-    length = first_length(line, table.num_pairs, norm)
+    # Without pairs the direction has no scale: made about 1 long, it keeps g.d within the dtype.
+    bare = course.steepest | ((table.num_pairs == 0) & line.shortened)
+    unit = 1 / tree.power_of_two(norm)
+    direction = tree.where(bare, tree.scale(unit, direction), direction)
+    first = line_search.first_step(state.params, norm) / jnp.where(norm > 0, norm * unit, 1)
+    length = jnp.where(bare, first, 1)
     search = line_search.begin(state.level, -jnp.ones_like(norm), length, line.longest)
     return table, direction, search
 
@@ -258,7 +268,7 @@ def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad:
     # added to params, and in one piece the compiler would fuse both into one instruction.
     step = tree.while_once(
         search.length > 0,
-        lambda: tree.scale(search.length, direction),
+        lambda: tree.scale(search.length, tree.widen(direction)),
         tree.zeros_like(state.grad),
     )
     rest = ~state.fresh & context(state).at_rest

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import tree
-from hesskit.core.types import Array, Scalar
+from hesskit.core.types import Array, Params, Scalar
 
 DELTA = 0.1  # Hager & Zhang (2005), section 5
 SIGMA = 0.9  # the same
@@ -51,6 +51,11 @@ class LineSearchInfo(NamedTuple):
     num_pairs: Array  # (), int32, held by the memory
     decrease_error: Array  # (), by how much the last trial missed sufficient decrease
     curvature_error: Array  # (), and the curvature condition
+
+    @property
+    def info(self) -> "LineSearchInfo":
+        """Itself: `state[-1].info` is how loops around `optax.lbfgs` read it."""
+        return self
 
 
 class End(NamedTuple):
@@ -128,6 +133,13 @@ def begin(value: Array, slope: Array, length: Scalar, longest: Scalar = jnp.inf)
     )
 
 
+def first_step(params: Params, grad_norm: Array) -> Array:
+    """The length of the first step: |g|, at most 1, and between 1e-3 and 1 of |params|."""
+    size = tree.norm(params)
+    size = jnp.where(size > 0, size, 1)
+    return jnp.clip(jnp.minimum(grad_norm, 1), 1e-3 * size, size)
+
+
 def sloped(search: LineSearch, slope: Array) -> LineSearch:
     """The search with its slope at length 0, where `begin` did not know it."""
     start = search.start._replace(slope=slope.astype(search.start.slope.dtype))
@@ -155,8 +167,10 @@ def _cubic(low: End, high: End) -> Array:
     """The minimizer of the cubic through values and slopes of both ends; NaN if it has none."""
     width = high.length - low.length
     bend = low.slope + high.slope - 3 * (high.value - low.value) / width
-    root = jnp.sqrt(bend * bend - low.slope * high.slope)
-    return high.length - width * (high.slope + root - bend) / (high.slope - low.slope + 2 * root)
+    unit = jnp.maximum(jnp.abs(bend), jnp.maximum(jnp.abs(low.slope), jnp.abs(high.slope)))
+    bend, first, last = bend / unit, low.slope / unit, high.slope / unit
+    root = jnp.sqrt(bend * bend - first * last)
+    return high.length - width * (last + root - bend) / (last - first + 2 * root)
 
 
 def _secant(low: End, high: End) -> Array:

@@ -33,6 +33,8 @@ class Term:
 
     def __radd__(self, other: Any) -> "Sum":
         """The sum of both."""
+        if _is_number(other) and other == 0:  # where `sum` begins
+            return Sum(_terms(self))
         return Sum((*_terms(other), *_terms(self))) if callable(other) else NotImplemented
 
     def __mul__(self, factor: Any) -> "Sum":
@@ -143,7 +145,9 @@ class Sum(_ByParts, Term):
 def _takes_data(term: Callable[..., Any]) -> bool:
     """Whether `term` has parameters after the first."""
     try:
-        return len(inspect.signature(term).parameters) > 1
+        parameters = inspect.signature(term).parameters.values()
+        many = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return len(parameters) > 1 or any(p.kind in many for p in parameters)
     except (TypeError, ValueError):
         return True
 

@@ -73,7 +73,7 @@ def norm(x: Params) -> Array:
     """
     dtype = result_dtype(x)
     top = int(jnp.finfo(dtype).maxexp)
-    unit = 2.0 ** (5 * top // 8)
+    unit = 2.0 ** (top // 2 - 1)  # its square is a number too
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
     plain, raised, lowered = (_square(sizes, c) for c in (1.0, unit, 1 / unit))
     large, small = plain > 2.0 ** (3 * top // 4), plain < 2.0 ** (-5 * top // 8)
@@ -86,8 +86,8 @@ def norm(x: Params) -> Array:
 def _square(x: Params, factor: float) -> Array:
     """The square of the norm of `factor x`."""
     if factor != 1:
-        # XLA would multiply two constant factors of a square first, and they overflow together.
-        x = scale(jax.lax.optimization_barrier(jnp.asarray(factor, result_dtype(x))), x)
+        # XLA may multiply the two factors of a square first; the barrier keeps them apart.
+        x = jax.lax.optimization_barrier(scale(factor, x))
     return vdot(x, x)
 
 

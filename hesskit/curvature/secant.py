@@ -7,9 +7,10 @@ R = triu(S'Y), D = diag(S'Y) and gamma = s_m.y_m / y_m.y_m, the inverse BFGS mat
     R a  =  S'g,      R' b  =  D a - gamma (Y'g - Y'Y a)
 
 which is the two-loop recursion with its two loops as triangular solves: everything that is n long
-is in two passes over the history, S'g and Y'g before, (1) after, and no inner product waits for
-another. Pairs are stored by leaf, in the dtype and layout of params, both divided by a power of two
-near sqrt(|s||y|) (H does not change), so that no inner product under- or overflows.
+is in two stages, inner products of the history with g and the newest y before, (1) after, and no
+inner product waits for another. Pairs are stored by leaf, in the dtype and layout of params, both
+divided by a power of two near sqrt(|s||y|) (H does not change), so that no inner product under- or
+overflows.
 
 Source: Byrd, Nocedal & Schnabel (1994), Math. Program. 63, 129-156, Theorem 2.2; Nocedal & Wright
 (2006), Algorithm 7.4 and (7.20); Chen, Wang & Zhou (2014) for the recursion on inner products.
@@ -81,7 +82,12 @@ def push(
 
     def write(rows: Array, item: Array) -> Array:
         old = jax.lax.dynamic_index_in_dim(rows, row, keepdims=False)
-        return jax.lax.dynamic_update_index_in_dim(rows, jnp.where(good, item, old), row, 0)
+        new = jnp.where(good, item, old)
+        if jax.typeof(new).sharding.mesh != jax.typeof(rows).sharding.mesh:
+            # A leaf that is on no mesh, beside others that are: it is small, and written whole.
+            here = jnp.arange(num).reshape(num, *[1] * item.ndim) == row
+            return jnp.where(here, new[None], rows)
+        return jax.lax.dynamic_update_index_in_dim(rows, new, row, 0)
 
     history = History(
         jax.tree.map(write, history.steps, step), jax.tree.map(write, history.changes, change)

@@ -88,7 +88,9 @@ def build(
         return _optax.leave(step, machine, state, call)
 
     machine = trial.machine(rule)._replace(any_structure=any_structure) if accepting else None
-    return Transformation(init, update, method=machine, name=name, has_aux=has_aux)
+    return Transformation(
+        init, update, method=machine, name=name, has_aux=has_aux, judges=accepting
+    )
 
 
 def _model(rule: Rule, state: State, call: Call) -> State:

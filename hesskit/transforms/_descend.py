@@ -39,7 +39,7 @@ class _Loop(NamedTuple):
 def _rested(state: State) -> State:
     """The state between updates: the memory alone, no direction and no search."""
     course = state.model
-    return state._replace(model=Course(course.history, course.table, None, None, None))
+    return state._replace(model=Course(course.history, course.table, None, None, None, None))
 
 
 def _show(line: Line, state: State, call: Call) -> State:
@@ -196,7 +196,9 @@ def _advanced(
     known = state.known.astype(bool)  # a wrapper may have made it a number
     history, table = line.learn(state.history, state.table, pair, finite & known)
     table, direction = line.direct(history, table, updates)
-    length = descent.first_length(line, table.num_pairs, norm)
+    # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
+    short = (table.num_pairs == 0) & line.shortened
+    length = jnp.where(short, 1 / jnp.maximum(norm, 1), 1)
     step = tree.scale(rate * length, direction)
     moved = tree.norm(step)
     sound = finite & jnp.isfinite(moved)
@@ -268,4 +270,4 @@ def build_unsearched(
         step = objective.join(tree.scale(sign, step), call.params)
         return tree.cast_like(step, call.params), tree.cast_like(after, state)
 
-    return Transformation(init, update, method=None, name=name)
+    return Transformation(init, update, method=None, name=name, judges=False)

@@ -30,11 +30,13 @@ class Transformation(optax.GradientTransformationExtraArgs):
       method: the machine behind `update`; None where the step is never judged.
       name: the factory's name, for messages and `Result.method`.
       has_aux: whether `value_fn` returns (value, aux) in `update`.
+      judges: whether a step is compared before it is taken; None where a wrapper cannot know.
     """
 
     method: Method | None
     name: str
     has_aux: bool
+    judges: bool | None
 
     def __new__(
         cls,
@@ -44,10 +46,12 @@ class Transformation(optax.GradientTransformationExtraArgs):
         method: Method | None,
         name: str,
         has_aux: bool = False,
+        judges: bool | None = None,
     ) -> "Transformation":
         """The 2-tuple with its attributes."""
         self = super().__new__(cls, init, update)
         self.method, self.name, self.has_aux = method, name, has_aux
+        self.judges = judges if method is None else True
         return self
 
 
@@ -107,6 +111,11 @@ def _check_state(state: State, params: Params, name: str) -> None:
         leaves, structure = jax.tree.flatten(tree)
         return structure, [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves]
 
+    if not isinstance(state, State):
+        raise TypeError(
+            f"{name}.update got a state of another transform, {type(state).__name__}; call "
+            "init(params) of this one"
+        )
     if shapes(state.grad) != shapes(params):
         raise ValueError(
             f"{name}.update got a state of other params: it holds {errors.describe(state.grad)}, "

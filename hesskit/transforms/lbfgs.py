@@ -85,7 +85,7 @@ def scale_by_lbfgs(memory_size: Any = None, scale_init_precond: bool = True) -> 
 
     For mini-batches: no; consecutive gradients must belong to one function.
 
-    Cost of an update in gradients: 0, and about 4 memory_size inner products.
+    Cost of an update in gradients: 0, and 6 passes over memory_size vectors.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit
@@ -138,12 +138,14 @@ def lbfgs(
       has `count`, `value`, `grad` and `info` as that of `optax.lbfgs`.
 
     Raises:
-      ValueError: `memory_size` is no positive integer, `linesearch` is no such thing.
-      TypeError: a number was expected.
+      ValueError: `memory_size` is no positive integer, `linesearch` is another word, or `has_aux`
+        is combined with a line search of optax.
+      TypeError: a number or a transformation was expected.
 
     For mini-batches: with large ones (each pair belongs to one batch), or with `newton_cg`.
 
-    Cost of an update in gradients: about 1.1, one for each evaluation of the search.
+    Cost of an update in gradients: about 1.1, one for each evaluation of the search (at most 30,
+    and as many again along -g if those found nothing).
 
     Example:
       >>> import jax.numpy as jnp
@@ -158,6 +160,13 @@ def lbfgs(
     """
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     memory_size = _check(memory_size)
+    if not isinstance(linesearch, (str, tuple, type(None))):
+        raise TypeError(
+            'linesearch must be "hager_zhang", None, or an optax transformation, such as '
+            f"optax.scale_by_zoom_linesearch(20); got {linesearch!r}"
+        )
+    if has_aux and isinstance(linesearch, tuple):
+        raise ValueError("has_aux needs the line search of ours: optax's take a scalar value_fn")
     method = line(memory_size, scale_init_precond, bare=linesearch is None)
     if isinstance(linesearch, str):
         errors.check_choice(linesearch, (HAGER_ZHANG,), name="linesearch")
@@ -168,4 +177,5 @@ def lbfgs(
     direction = _descend.build_unsearched(method, name="lbfgs", learning_rate=rate)
     if linesearch is None:
         return direction
-    return Transformation(*optax.chain(direction, linesearch), method=None, name="lbfgs")
+    search: Any = linesearch
+    return Transformation(*optax.chain(direction, search), method=None, name="lbfgs")

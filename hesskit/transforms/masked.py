@@ -53,7 +53,8 @@ def _wrap(
         return select.merge(others(rest), new), MaskedState(inner_state)
 
     has_aux = getattr(inner, "has_aux", False)
-    return Transformation(init, update, method=None, name=name, has_aux=has_aux)
+    judges = getattr(inner, "judges", None)
+    return Transformation(init, update, method=None, name=name, has_aux=has_aux, judges=judges)
 
 
 def _chosen(mask: Any, params: Params) -> tuple[bool, ...]:

@@ -36,8 +36,9 @@ class PartitionState(NamedTuple):
 
 def _judges(transform: optax.GradientTransformation, state: Any) -> bool:
     """Whether the transform compares values of the objective before it steps."""
-    if isinstance(transform, Transformation):
-        return transform.method is not None
+    known = getattr(transform, "judges", None)
+    if known is not None:
+        return known
     return bool(found.nodes(state, lambda node: isinstance(node, (State, *_SEARCHES))))
 
 

@@ -110,7 +110,10 @@ def last_info(state: Any) -> Any:
       >>> print(hesskit.last_info(state).accepted)
       False
     """
-    info = _only(found.nodes(state, found.is_info), state)
+    infos = found.nodes(state, found.is_info)
+    judges = found.nodes(state, found.is_state)
+    # A direction before a line search of ours has an Info as well; the judge's tells the step.
+    info = judges[0].info if len(judges) == 1 else _only(infos, state)
     return jax.tree.map(_unwrapped, info, is_leaf=_is_wrapped)
 
 

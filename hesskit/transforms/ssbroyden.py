@@ -70,16 +70,22 @@ def _broyden(at: _Numbers, size: int) -> tuple[Array, Array]:
     return tau, (1 - theta) / sigma
 
 
-def _scales(update: str, at: _Numbers, size: int, first: Array) -> tuple[Array, Array]:
-    """tau and phi of (1); both 1 for the first pair, and where rounding spoils them."""
+def _scales(update: str, at: _Numbers, size: int, plain: Array) -> tuple[Array, Array]:
+    """tau and phi of (1); both 1 where `plain` says so, and where rounding spoils them."""
     one = jnp.ones_like(at.sy)
     tau, phi = one, one
     if update == "ssbfgs":
         tau = jnp.minimum(one, at.sy / at.s_bs)
     if update == "ssbroyden":
         tau, phi = _broyden(at, size)
-    sound = (tau > 0) & jnp.isfinite(tau) & jnp.isfinite(phi) & ~first
+    sound = (tau > 0) & jnp.isfinite(tau) & jnp.isfinite(phi) & ~plain
     return jnp.where(sound, tau, 1), jnp.where(sound, phi, 1)
+
+
+def _is_own(matrix: Array, s: Array, g: Array, length: Array) -> Array:
+    """Whether s = -length H g, so that s.Bs = -length s.g; not if a chain changed g or the step."""
+    off = s + length * jnp.matmul(matrix, g, precision="highest")
+    return off @ off <= 1e-4 * (s @ s)
 
 
 def _revised(matrix: Array, pair: Pair, first: Array, update: str) -> Array:
@@ -90,7 +96,8 @@ def _revised(matrix: Array, pair: Pair, first: Array, update: str) -> Array:
     matrix = jnp.where(first, start, matrix)
     hy = jnp.matmul(matrix, y, precision="highest")
     y_hy = y @ hy
-    tau, phi = _scales(update, _Numbers(sy, y_hy, -pair.length * (s @ g)), s.size, first)
+    plain = first | ~_is_own(matrix, s, g, pair.length)
+    tau, phi = _scales(update, _Numbers(sy, y_hy, -pair.length * (s @ g)), s.size, plain)
     v = jnp.sqrt(y_hy) * (s / sy - hy / y_hy)
     new = (matrix - jnp.outer(hy / y_hy, hy) + phi * jnp.outer(v, v)) / tau
     new = new + jnp.outer(s / sy, s)

@@ -113,9 +113,11 @@ def test_the_first_tell_evaluates_the_start_and_aims_along_the_gradient(dtype):
     np.testing.assert_allclose(step, [-0.6, -0.8], rtol=1e-5)  # -g / |g|: of length 1
 
 
-def test_a_first_gradient_below_1_is_the_first_step():
+def test_a_first_gradient_below_1_is_the_first_step_unless_params_are_smaller():
+    (state,) = run("quadratic", [0.1, 0.0002], 0)
+    np.testing.assert_allclose(state.step.step, [-0.1, -0.02], rtol=0.03)
     (state,) = run("quadratic", [0.1, 0.002], 0)
-    np.testing.assert_allclose(state.step.step, [-0.1, -0.2], rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(state.step.step), np.hypot(0.1, 0.002), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["quadratic", "rosenbrock"])
@@ -225,9 +227,10 @@ def test_a_failed_search_costs_the_pairs_before_it_ends_the_run():
     assert len(forgotten) >= 1
     at = states[forgotten[0]]
     assert at.info.status == Status.RUNNING
-    g = np.asarray(at.grad)  # and the next step is along -grad, of length 1 at most
-    step = np.asarray(at.step.step)
-    np.testing.assert_allclose(step, -g / max(np.linalg.norm(g), 1), rtol=1e-5)
+    g, size = np.asarray(at.grad), np.linalg.norm(at.params)
+    norm = np.linalg.norm(g)  # and the next step is along -grad, of length 1 or |params| at most
+    length = np.clip(min(norm, 1), 1e-3 * size, size)
+    np.testing.assert_allclose(at.step.step, -g * length / norm, rtol=1e-5)
 
 
 class Held(NamedTuple):

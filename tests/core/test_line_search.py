@@ -171,7 +171,7 @@ def test_every_answer_satisfies_wolfe_or_its_approximation(dtype):
         assert wolfe(found, str(dtype)), (name, length, found.start, found.trials)
 
 
-LEDGER = {"float32": (2730, 20), "float64": (2730, 24)}  # in all, and of the longest search
+LEDGER = {"float32": (2736, 21), "float64": (2730, 24)}  # in all, and of the longest search
 
 
 def test_the_ledger_of_evaluations(dtype):

@@ -53,6 +53,13 @@ def test_norm_of_zero_infinity_and_nan(entries: list[float], norm: float):
         np.testing.assert_equal(np.asarray(jax.jit(tree.norm)(x)), np.float32(norm))
 
 
+@pytest.mark.parametrize("entry", [0.0, 1e-30, 1e30])
+def test_norm_of_what_the_compiler_knows(entry: float):
+    """A constant gradient: XLA folds it, and must not multiply the scales of a square first."""
+    found = jax.jit(lambda x: tree.norm(jnp.full(3, entry)) + 0 * x)(jnp.ones(()))
+    np.testing.assert_allclose(found, np.sqrt(3) * entry, rtol=1e-6)
+
+
 def test_max_abs():
     assert tree.max_abs(MIXED) == 2.5
     assert tree.max_abs(jnp.array([3 + 4j])) == 5.0

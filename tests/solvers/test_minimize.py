@@ -659,3 +659,20 @@ def test_a_type_error_inside_is_the_users_own():
         hesskit.minimize(lambda p: p + "a", X)
     assert "custom_vjp" not in str(caught.value)
     assert len([note for note in caught.value.__notes__ if "hesskit" in note]) == 1
+
+
+@pytest.mark.parametrize("make", [hesskit.trust_region, hesskit.newton_cg, hesskit.lbfgs])
+def test_a_constant_and_a_large_slope(make):
+    """Gradients that the compiler knows at compile time."""
+    flat = hesskit.minimize(lambda x: 3.0 + 0 * jnp.sum(x), jnp.ones(3), make())
+    assert status(flat) == Status.GRADIENT_TOL
+    steep = hesskit.minimize(lambda x: 1e30 * jnp.sum(x), jnp.ones(3), make())
+    assert status(steep) == Status.UNBOUNDED
+
+
+def test_beside_a_kink_a_short_step_is_no_floor():
+    """Little to gain along the model's step, but a gradient as large as ever."""
+    kink = lambda x: 1e4 + 30 * jnp.abs(x[0] - 3 * x[1]) + 0.1 * (x[0] + x[1]) ** 2
+    result = hesskit.minimize(kink, jnp.array([3.0, 1.5]), hesskit.lbfgs())
+    assert result.grad_norm > 10
+    assert not result.success

@@ -193,3 +193,14 @@ def test_what_is_said_when_it_does_not_fit():
         opt.update(grad, state, start(), value_fn=loss, Target=target())
     with pytest.raises(ValueError, match=r"value_fn returned shape \(1,\)"):
         opt.update(grad, state, start(), value_fn=lambda p: p["rate"])
+
+
+def test_a_judge_inside_a_wrapper_is_counted():
+    """Two that judge, in masks or with a line search of optax, would climb together."""
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    labels = {"a": "x", "b": "y"}
+    zoom = hesskit.lbfgs(linesearch=optax.scale_by_zoom_linesearch(5))
+    for one in (hesskit.masked(hesskit.newton(), "a"), zoom):
+        opt = hesskit.partition({"x": one, "y": hesskit.newton()}, labels)
+        with pytest.raises(ValueError, match="one transform that accepts its own steps, got 2"):
+            opt.init(params)
