@@ -16,6 +16,7 @@ matplotlib.use("Agg")  # needs no screen
 # Okabe & Ito's colors, told apart by color-blind readers; line and marker tell them apart in gray.
 STYLES = {
     "newton_cg": ("#D55E00", "-", "o"),
+    "lbfgs": ("#882255", "--", "*"),
     "trust_region": ("#0072B2", "-", "s"),
     "cubic_newton": ("#009E73", "--", "^"),
     "newton": ("#CC79A7", "-.", "v"),
@@ -106,8 +107,11 @@ def paths(problem: Problem, runs: list[Run], folder: Path) -> Path:
     grid = jnp.stack(jnp.meshgrid(x, y), axis=-1)
     height = np.asarray(jax.vmap(jax.vmap(problem.fn))(grid))
     levels = np.geomspace(0.3, 1000, 8)
-    figure, axes = plt.subplots(2, 4, figsize=(12, 6), sharex=True, sharey=True)
-    for ax, run in zip(axes.flat, runs, strict=True):
+    rows = -(-len(runs) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(11, 3 * rows), sharex=True, sharey=True)
+    for ax in axes.flat[len(runs) :]:
+        ax.set_axis_off()
+    for ax, run in zip(axes.flat, runs, strict=False):
         ax.contour(x, y, height, levels=levels, colors="0.75", linewidths=0.7)
         dots = 3.5 if len(run.trace.path) < 100 else 1.5
         ax.plot(*run.trace.path.T, "o-", ms=dots, lw=1, color=_style(run)["color"])
@@ -115,7 +119,7 @@ def paths(problem: Problem, runs: list[Run], folder: Path) -> Path:
         ax.plot(1, 1, "k*", ms=13, mfc="white", label="minimum", zorder=3)
         ax.set_title(f"{run.method}: {run.num_steps} steps", fontsize=11)
         ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    for ax in axes[1]:
+    for ax in axes[-1]:
         ax.set_xlabel("$x_1$")
     for ax in axes[:, 0]:
         ax.set_ylabel("$x_2$")

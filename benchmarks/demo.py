@@ -63,7 +63,8 @@ def methods(problem: Problem) -> list[Method]:
         krylov = hesskit.saddle_free_newton(num_krylov=KRYLOV)
         chosen = [hesskit_method("saddle_free_newton", krylov, dense=False)]
     newton_cg = hesskit_method("newton_cg", hesskit.newton_cg(), dense=False)
-    return [newton_cg, *chosen, lbfgs, adam]
+    ours = hesskit_method("lbfgs", hesskit.lbfgs(), dense=False)
+    return [newton_cg, ours, *chosen, lbfgs, adam]
 
 
 def header() -> str:

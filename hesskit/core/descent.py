@@ -94,8 +94,7 @@ def _describe(course: Course) -> dict[str, Array]:
 class _Trial(NamedTuple):
     """An evaluation, measured; slopes are along the direction, `noise` is the rounding of values.
 
-    All inner products of a step but those of its memory are here, so that on many devices they are
-    one reduction.
+    All inner products but those of the memory are here: on many devices they are one reduction.
     """
 
     value: Array
@@ -150,6 +149,7 @@ def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]
             calmer=trial.grad_norm <= state.info.grad_norm,
             ceiling=state.reference + trial.noise,
             noise=trial.noise,
+            lowest=state.reference,
             rules=line.rules._replace(max_trials=most),
         ),
         state.model.search,
@@ -244,7 +244,7 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
     table, direction = line.direct(course.history, course.table, rhs)
     direction = tree.cast_like(direction, state.grad)
     direction = tree.where(course.steepest, tree.negative(state.grad), direction)
-    # Without pairs the direction has no scale: made about 1 long, it keeps g.d within the dtype.
+    # Without pairs it has no scale: made about 1 long, it keeps g.d within the dtype.
     bare = course.steepest | ((table.num_pairs == 0) & line.shortened)
     unit = 1 / tree.power_of_two(norm)
     direction = tree.where(bare, tree.scale(unit, direction), direction)

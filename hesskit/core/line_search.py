@@ -213,6 +213,7 @@ def tell(
     calmer: Array,
     ceiling: Array,
     noise: Array,
+    lowest: Scalar = -jnp.inf,
     rules: Rules = DEFAULT,
 ) -> LineSearch:
     """The next state, from the evaluation at `search.length`.
@@ -226,6 +227,7 @@ def tell(
         value by rounding alone must at least do that, or a run could go in circles.
       ceiling: the highest value that counts as no increase, ().
       noise: a difference of values up to this is rounding, ().
+      lowest: a value below this is progress, however small the difference: the lowest so far, ().
       rules: the constants.
 
     Returns:
@@ -234,7 +236,7 @@ def tell(
     start, nan = search.start, jnp.full_like(search.length, jnp.nan)
     trial = End(search.length, value.astype(nan.dtype), slope.astype(nan.dtype))
     trial = tree.where(finite, trial, End(search.length, nan, nan))
-    sure = calmer | (start.value - trial.value > noise)
+    sure = calmer | (start.value - trial.value > noise) | (trial.value < lowest)
     content = sure & _keeps(search, trial, ceiling, rules)
     rising = ~((trial.slope < 0) & (trial.value <= ceiling))  # NaN too
     better = trial.value < search.best.value
