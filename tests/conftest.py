@@ -30,6 +30,17 @@ import pytest
 
 from tests.strict import strict
 
+MANY_MAPS = 25_000  # Linux allows a process 65,530; each compiled program takes a few
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Drop compiled programs between modules before the process may map no more memory."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
+
 
 @pytest.fixture(autouse=True)
 def strict_mode(request: pytest.FixtureRequest) -> Iterator[None]:
