@@ -178,10 +178,12 @@ def test_trials_that_are_not_finite_are_rejected_until_one_is(case):
 @each
 def test_a_zero_gradient_gives_a_zero_update(case):
     moves = run(case, [data()] * 3, minimum())
+    # Where nothing is judged the value of the new point is not known, and inf.
+    unknown = {"value": None} if hasattr(moves[0].state, "value") else {}
     for move in moves:
         assert_zero(move.updates)
         assert_same(move.params, minimum())
-        assert sound(move.state)
+        assert all_finite(move.state._replace(info=None, **unknown))
     assert moves[0].state.info.status == Status.GRADIENT_TOL
 
 
