@@ -22,8 +22,8 @@ help: ## Show this list
 demo: $(VENV)/.has-demo ## Solve three real problems by every method; pictures go to demo_output/
 	$(BIN)/python benchmarks/demo.py $(ARGS)
 
-test: $(VENV)/.has-test ## Run the tests and the examples in docstrings and README
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: $(VENV)/.has-test ## Run the tests and the examples in docstrings and README (ARGS='-m slow': the slow ones)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 lint: $(VENV)/.has-dev ## Check format, style, types and spelling
 	@failed=; check() { echo "$$*"; $(BIN)/"$$@" || failed="$$failed $$1"; }; \

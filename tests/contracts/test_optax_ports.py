@@ -31,6 +31,9 @@ from tests.contracts.registry import DEFAULTS, Case
 from tests.contracts.support import abs_sq, assert_same, bowl, start, types
 
 
+pytestmark = pytest.mark.slow  # five minutes of one core with nothing compiled yet
+
+
 def param(factory, **kwargs):
     return pytest.param(Case(factory, kwargs, factory.__name__), id=factory.__name__)
 
