@@ -30,7 +30,6 @@ import hesskit
 from tests.contracts.registry import DEFAULTS, Case
 from tests.contracts.support import abs_sq, assert_same, bowl, start, types
 
-
 pytestmark = pytest.mark.slow  # five minutes of one core with nothing compiled yet
 
 
