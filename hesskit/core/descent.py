@@ -69,12 +69,17 @@ class Course(NamedTuple):
     search: Any
 
 
-def start(line: Line, params: Params) -> State:
-    """The first state: nothing known, `ask` gives `params`."""
+def begin(history: Any, table: Any, params: Params) -> Course:
+    """The course before its first direction."""
     one = jnp.ones((), tree.result_dtype(params))
     search = line_search.begin(one, -one, one)
+    return Course(history, table, tree.zeros_like(params), jnp.array(False), 0 * one, search)
+
+
+def start(line: Line, params: Params) -> State:
+    """The first state: nothing known, `ask` gives `params`."""
     history, table = line.empty(params)
-    course = Course(history, table, tree.zeros_like(params), jnp.array(False), 0 * one, search)
+    course = begin(history, table, params)
     info = functools.partial(LineSearchInfo, **_describe(course))
     return method.first_state(params, course, info)
 
@@ -157,14 +162,14 @@ def _search(line: Line, state: State, trial: _Trial) -> tuple[LineSearch, Array]
     return told, limited
 
 
-def _code(state: State, trial: _Trial, met: Array, limited: Array, failed: Array) -> Array:
+def _code(state: State, trial: _Trial, walled: Array, limited: Array, failed: Array) -> Array:
     """The status after a trial; 0 while the run goes on."""
     norm = state.info.grad_norm
     # Beside a kink a step may promise little under a large gradient: that is no floor.
     floor = limited & (norm <= trial.eps**0.5 * state.model.largest)
     floor |= is_small(norm, trial.eps)
     why = jnp.where(floor, Status.ROUNDOFF_LIMITED, Status.LINE_SEARCH_FAILED)
-    code = jnp.where(failed, jnp.where(met, why, Status.NONFINITE_TRIALS), Status.RUNNING)
+    code = jnp.where(failed, jnp.where(walled, Status.NONFINITE_TRIALS, why), Status.RUNNING)
     code = jnp.where(unbounded(trial.value, trial.eps), Status.UNBOUNDED, code)
     return jnp.where(state.fresh & ~trial.finite, Status.NONFINITE_START, code).astype(jnp.int32)
 
@@ -199,22 +204,18 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
         noise=trial.noise,
     )
     history, table = line.learn(course.history, course.table, pair, kept)
-    table = table._replace(num_pairs=jnp.where(retries, 0, table.num_pairs))
     known = kept | (state.fresh & trial.finite)
     same = trial.value == state.level
-    met = jnp.where(trial.finite, trial.grad_norm, 0)
     course = course._replace(
         history=history,
-        table=table,
+        table=table._replace(num_pairs=jnp.where(retries, 0, table.num_pairs)),
         steepest=(course.steepest | retries) & ~kept,
-        largest=jnp.maximum(course.largest, met),
+        largest=jnp.maximum(course.largest, jnp.where(trial.finite, trial.grad_norm, 0)),
         search=told,
     )
     parabola = -trial.start_slope * pair.length / 2
     info = info._replace(
-        status=_code(
-            state, trial, told.met | jnp.isfinite(told.high.value), limited, lost & ~retries
-        ),
+        status=_code(state, trial, line_search.walled(told), limited, lost & ~retries),
         accepted=kept | state.fresh,
         step_norm=jnp.where(kept, trial.step_norm, 0),
         ratio=jnp.where(
@@ -256,8 +257,7 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
 
 def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
     """A new direction unless `state.modeled`, and the next step along it."""
-    needed = ~state.modeled & ~state.fresh
-    course = state.model
+    course, needed = state.model, ~state.modeled & ~state.fresh
     table, direction, search = tree.while_once(
         needed,
         lambda: _turn(line, state, rhs(state.grad)),

@@ -147,6 +147,11 @@ def sloped(search: LineSearch, slope: Array) -> LineSearch:
     return search._replace(start=start, low=tree.where(at_start, start, search.low))
 
 
+def walled(search: LineSearch) -> Array:
+    """Whether it met nothing but the start again and values that are not finite."""
+    return ~search.met & ~jnp.isfinite(search.high.value)
+
+
 def _errors(search: LineSearch, trial: End, rules: Rules) -> tuple[Array, Array]:
     """By how much the trial misses the two parts of (1); NaN stays."""
     start = search.start

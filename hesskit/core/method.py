@@ -182,10 +182,16 @@ def context(state: State) -> Context:
     return Context(params=state.params, size=state.size, at_rest=at_rest)
 
 
+def no_step(params: Params) -> Step:
+    """No step, without a product."""
+    zero = jnp.zeros((), tree.result_dtype(params))
+    return Step(tree.zeros_like(params), None, zero, jnp.array(False))
+
+
 def zero_step(params: Params, dtype: jnp.dtype) -> Step:
-    """No step."""
+    """No step of a model."""
     zero = jnp.zeros((), dtype)
-    return Step(tree.zeros_like(params), tree.zeros_like(params), zero, jnp.array(False), zero)
+    return no_step(params)._replace(product=tree.zeros_like(params), norm=zero, penalty=zero)
 
 
 def start(rule: Rule, params: Params) -> State:
@@ -216,7 +222,7 @@ def first_state(params: Params, model: Any, info: Callable[..., Any]) -> State:
         modeled=no,
         model=model,
         params=params,
-        step=Step(tree.zeros_like(params), None, zero, no),
+        step=no_step(params),
         tolerance=jnp.asarray(tree.coarsest_eps(params), dtype),
         indefinite=no,
         info=info(**dict(zip(INFO_FIELDS, common, strict=True))),

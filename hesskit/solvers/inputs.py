@@ -56,9 +56,8 @@ def may_ravel(params: Params) -> bool:
     """
     leaves = jax.tree.leaves(params)
     here = all(jax.typeof(leaf).sharding.mesh.empty for leaf in leaves)
-    wide = all(
-        jnp.finfo(leaf.dtype).bits >= 32 for leaf in leaves
-    )  # else sums are of another dtype
+    # Sums over narrower leaves are kept in another dtype than the leaves.
+    wide = all(jnp.finfo(leaf.dtype).bits >= 32 for leaf in leaves)
     return here and wide and len({leaf.dtype for leaf in leaves}) == 1
 
 

@@ -12,13 +12,11 @@ value comes back bitwise, the kept model serves again and no product is spent.
 With `learning_rate` the step is multiplied by it and never judged.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, method, objective, tree, trial
+from hesskit.core import errors, method, tree, trial
 from hesskit.core.derivatives import Evaluation, linearized, value_and_grad
 from hesskit.core.method import Rule, State
 from hesskit.core.types import Array, Params, ValueFn
@@ -60,33 +58,21 @@ def build(
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     accepting = learning_rate is None
 
-    def init(params: Params) -> State:
-        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
-        state = method.start(rule, objective.split(params))
-        return _optax.own_buffers(_optax.hide(state, params))
+    def begin(point: Params, params: Params) -> State:
+        return _optax.hide(method.start(rule, point), params)
 
-    @_optax.keep_positional
-    def update(
-        updates: Params,
-        state: State,
-        params: Params | None = None,
-        *,
-        value_fn: Callable[..., Any],
-        **extra: Any,
-    ) -> tuple[Params, State]:
-        call = _optax.arrive(name, has_aux, updates, state, params, value_fn=value_fn, **extra)
+    def advance(state: State, call: Call) -> tuple[Params, State]:
         machine = _model(rule, _optax.show(state, call.params, call.point), call)
         if accepting:
             failed = ~machine.modeled  # a batch of NaN: the model of the kept point outlives it
             step, machine = _trial(rule, machine, call.fn)
-            machine = machine._replace(modeled=machine.modeled | (failed & state.modeled))
-        else:
-            assert machine.step is not None
-            rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
-            step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))
-            machine = _forget(machine, step)
-        return _optax.leave(step, machine, state, call)
+            return step, machine._replace(modeled=machine.modeled | (failed & state.modeled))
+        assert machine.step is not None
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))
+        return step, _forget(machine, step)
 
+    init, update = _optax.initializer(begin), _optax.updater(name, has_aux, advance)
     machine = trial.machine(rule)._replace(any_structure=any_structure) if accepting else None
     return Transformation(
         init, update, method=machine, name=name, has_aux=has_aux, judges=accepting

@@ -12,13 +12,12 @@ difference between two calls.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import descent, errors, method, objective, tree
+from hesskit.core import descent, method, objective, tree
 from hesskit.core.derivatives import value_and_grad
 from hesskit.core.descent import Course, Line
 from hesskit.core.line_search import LineSearchInfo
@@ -45,14 +44,12 @@ def _rested(state: State) -> State:
 def _show(line: Line, state: State, call: Call) -> State:
     """The inverse of `_rested`, before a first direction."""
     shown = _optax.show(state, call.params, call.point)
-    fresh = descent.start(line, call.point)
-    kept = state.model
     return shown._replace(
-        model=fresh.model._replace(history=kept.history, table=kept.table),
-        step=fresh.step,
+        model=descent.begin(state.model.history, state.model.table, call.point),
+        step=method.no_step(call.point),
         modeled=jnp.array(False),
         fresh=jnp.array(not _knows(line, call)),
-        info=shown.info._replace(status=jnp.zeros_like(shown.info.status), accepted=fresh.fresh),
+        info=shown.info._replace(status=jnp.zeros_like(shown.info.status)),
     )
 
 
@@ -135,29 +132,18 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
       A `Transformation`.
     """
 
-    def init(params: Params) -> State:
-        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
-        state = _rested(descent.start(line, objective.split(params)))
-        return _optax.own_buffers(_optax.hide(state, params))
+    def begin(point: Params, params: Params) -> State:
+        return _optax.hide(_rested(descent.start(line, point)), params)
 
-    @_optax.keep_positional
-    def update(
-        updates: Params,
-        state: State,
-        params: Params | None = None,
-        *,
-        value_fn: Callable[..., Any],
-        **extra: Any,
-    ) -> tuple[Params, State]:
-        call = _optax.arrive(name, has_aux, updates, state, params, value_fn=value_fn, **extra)
+    def advance(state: State, call: Call) -> tuple[Params, State]:
         ready, coarse = _given(line, _show(line, state, call), call)
         out = _run(line, ready, call, coarse)
         after = _finished(out, ready, state)
-        moved = after.info.accepted
         assert out.state.step is not None
-        step = tree.where(moved, out.state.step.step, tree.zeros_like(call.point))
-        return _optax.leave(step, _rested(after), state, call)
+        none = tree.zeros_like(call.point)
+        return tree.where(after.info.accepted, out.state.step.step, none), _rested(after)
 
+    init, update = _optax.initializer(begin), _optax.updater(name, has_aux, advance)
     return Transformation(init, update, method=descent.machine(line), name=name, has_aux=has_aux)
 
 
@@ -240,10 +226,10 @@ def build_unsearched(
       A `Transformation`. Its `update` takes any keywords and evaluates nothing.
     """
 
-    def init(params: Params) -> UnsearchedState:
-        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
-        state = descent.start(line, objective.split(params))
-        first = UnsearchedState(
+    def begin(point: Params, params: Params) -> UnsearchedState:
+        del params
+        state = descent.start(line, point)
+        return UnsearchedState(
             count=state.count,
             known=jnp.array(False),
             params=tree.zeros_like(state.params),
@@ -252,7 +238,6 @@ def build_unsearched(
             table=state.model.table,
             info=state.info,
         )
-        return _optax.own_buffers(first)
 
     def update(
         updates: Params,
@@ -270,4 +255,5 @@ def build_unsearched(
         step = objective.join(tree.scale(sign, step), call.params)
         return tree.cast_like(step, call.params), tree.cast_like(after, state)
 
+    init = _optax.initializer(begin)
     return Transformation(init, update, method=None, name=name, judges=False)

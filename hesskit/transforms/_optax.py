@@ -1,7 +1,8 @@
 r"""What optax asks of every transform of ours: the 2-tuple, its checks, its state between calls.
 
-A machine of core/method.py keeps the point; optax brings it with each call. `arrive` turns the
-arguments of `update` into a `Call` at real parameters, `leave` turns what came of it back.
+A machine of core/method.py keeps the point; optax brings it with each call. `initializer` and
+`updater` make optax's two functions of a machine's: arguments become a `Call` at real parameters,
+and what comes of it is turned back.
 """
 
 import functools
@@ -214,7 +215,33 @@ def arrive(
     return call._replace(grad=grad, fn=fn)
 
 
-def leave(step: Params, machine: State, state: State, call: Call) -> tuple[Params, State]:
-    """What `update` returns: the step and the state, in the dtypes that came."""
-    new = tree.cast_like(objective.join(step, call.params), call.params)
-    return new, tree.cast_like(hide(machine, call.params), state)
+def initializer(start: Callable[[Params, Params], Any]) -> Callable[[Params], Any]:
+    """The `init` that gives `start(real params, params)`, each leaf in a buffer of its own."""
+
+    def init(params: Params) -> Any:
+        params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
+        return own_buffers(start(objective.split(params), params))
+
+    return init
+
+
+def updater(
+    name: str, has_aux: bool, advance: Callable[[State, Call], tuple[Params, State]]
+) -> Callable[..., tuple[Params, State]]:
+    """The `update` that checks its arguments and gives what `advance(state, call)` says."""
+
+    @keep_positional
+    def update(
+        updates: Params,
+        state: State,
+        params: Params | None = None,
+        *,
+        value_fn: Callable[..., Any],
+        **extra: Any,
+    ) -> tuple[Params, State]:
+        call = arrive(name, has_aux, updates, state, params, value_fn=value_fn, **extra)
+        step, machine = advance(state, call)
+        new = tree.cast_like(objective.join(step, call.params), call.params)
+        return new, tree.cast_like(hide(machine, call.params), state)
+
+    return update

@@ -5,7 +5,7 @@ At parameters x with gradient g, each update takes
     x  <-  x - a H g                                                        (1)
 
 with H the inverse BFGS matrix of the last m pairs of steps and gradient changes, in compact form
-(curvature/secant.py: two passes over the history, no chain of inner products), and a length a that
+(curvature/secant.py: no inner product waits for another), and a length a that
 satisfies the approximate Wolfe conditions (core/line_search.py), which float32 can still meet at
 its rounding floor. Both ends of a pair come from the same `value_fn`, so that mini-batches are
 never mixed in one pair (Berahas, Nocedal & Takac 2016, with the batch as its own overlap). A pair
@@ -22,8 +22,7 @@ import optax
 
 from hesskit.core import errors, tree
 from hesskit.core.descent import Line
-from hesskit.core.pair import Pair
-from hesskit.core.types import Array, Params
+from hesskit.core.types import Params
 from hesskit.curvature import secant
 from hesskit.curvature.secant import History, Table
 from hesskit.transforms import _descend
@@ -42,12 +41,6 @@ def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
     return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
 
 
-def _learn(
-    history: History, table: Table, pair: Pair, kept: Array, *, bare: bool
-) -> tuple[History, Table]:
-    return secant.push(history, table, pair, kept, any_sign=bare)
-
-
 def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:
     table, product = secant.multiply(history, table, rhs, scaled=scaled)
     return table, tree.negative(product)
@@ -57,7 +50,7 @@ def line(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> L
     """L-BFGS for the line-search machine; `bare` keeps pairs of negative curvature."""
     return Line(
         empty=functools.partial(_empty, memory_size=memory_size),
-        learn=functools.partial(_learn, bare=bare),
+        learn=functools.partial(secant.push, any_sign=bare),
         direct=functools.partial(_direct, scaled=scale_init_precond),
         shortened=scale_init_precond,
     )

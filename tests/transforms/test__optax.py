@@ -120,11 +120,16 @@ def test_arrive_checks_the_call():
         arrive(jnp.ones(3))
 
 
-def test_leave_returns_the_dtypes_that_came():
+def test_initializer_and_updater_keep_the_dtypes_that_came():
     params = jnp.ones(2, jnp.bfloat16)
-    state = method.start(STEEPEST, params)
-    call = _optax.Call(params, params, params, None)
-    step, after = _optax.leave(jnp.full(2, 1 / 3), state, _optax.hide(state, params), call)
+    machine = trial.machine(STEEPEST)
+    init = _optax.initializer(lambda point, params: _optax.hide(machine.start(point), params))
+
+    def advance(state, call):
+        return jnp.full(2, 1 / 3), _optax.show(state, call.params, call.point)
+
+    state = init(params)
+    step, after = _optax.updater("opt", False, advance)(params, state, params, value_fn=jnp.sum)
     assert step.dtype == jnp.bfloat16
     np.testing.assert_array_equal(step, jnp.full(2, 1 / 3, jnp.bfloat16))
     assert after.grad.dtype == jnp.bfloat16
