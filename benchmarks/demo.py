@@ -3,8 +3,9 @@
     python benchmarks/demo.py [--x64] [--only NAME ...] [--output FOLDER]        (make demo)
 
 Five problems by every method of hesskit that applies (dense ones up to 200 parameters), beside
-optax.lbfgs and the best of three learning rates of optax.adam. Prints a table for each problem and
-saves its pictures. Nothing is tuned but the rate of Adam.
+optax.lbfgs and the best of three learning rates of optax.adam; and four curve fits with their error
+bars, beside NIST's. Prints a table for each problem and saves pictures. Nothing is tuned but the
+rate of Adam.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from _demo_fit import fits
 from _demo_optax import RATES, adam, lbfgs
 from _demo_pictures import convergence, lowest, paths
 from _demo_problems import PROBLEMS, Problem
@@ -146,6 +148,8 @@ def main() -> None:
         for make in PROBLEMS:
             if not options.only or make.__name__ in options.only:
                 pictures += solve(make(), options.output)
+    if not options.only:
+        pictures += fits(options.output)
     print(f"\n{time.perf_counter() - begin:.0f} seconds in all. Pictures:")
     for picture in pictures:
         print(f"  {picture}")

@@ -19,6 +19,7 @@ NAMES = (
     "newton_cg_cost",
     "lbfgs",
     "lbfgs_direction",
+    "least_squares",
     "dispatch",
     "dense_limit",
     "convergence",

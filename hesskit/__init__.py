@@ -1,16 +1,30 @@
 """hesskit: second-order optimization for JAX."""
 
+from hesskit.core import losses
 from hesskit.core.check import check_value_fn
+from hesskit.core.composite import composite
 from hesskit.core.microbatch import microbatched
 from hesskit.core.penalty import l2
+from hesskit.core.per_example import per_example
+from hesskit.core.residuals import least_squares_loss
 from hesskit.core.status import Status
+from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
 from hesskit.linalg.operator import Operator, Preconditioner
+from hesskit.solvers.curve_fit import curve_fit
+from hesskit.solvers.fit_result import FitResult
+from hesskit.solvers.laplace import Laplace, laplace
+from hesskit.solvers.least_squares import least_squares
 from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result
 from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
+from hesskit.transforms.gauss_newton import gauss_newton, scale_by_gauss_newton
 from hesskit.transforms.lbfgs import lbfgs, scale_by_lbfgs
+from hesskit.transforms.levenberg_marquardt import (
+    levenberg_marquardt,
+    scale_by_levenberg_marquardt,
+)
 from hesskit.transforms.linesearch import scale_by_hager_zhang_linesearch
 from hesskit.transforms.masked import freeze, masked
 from hesskit.transforms.newton import newton, scale_by_newton
@@ -22,31 +36,45 @@ from hesskit.transforms.ssbroyden import ssbroyden
 from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
 __all__ = [
+    "FitResult",
+    "Laplace",
     "Operator",
     "Preconditioner",
     "Result",
     "Status",
     "check_value_fn",
+    "composite",
     "cubic_newton",
+    "curve_fit",
     "damped_newton",
     "freeze",
+    "gauss_newton",
+    "gauss_newton_operator",
     "hessian",
     "hessian_operator",
     "hvp",
     "l2",
+    "laplace",
     "last_info",
     "lbfgs",
+    "least_squares",
+    "least_squares_loss",
+    "levenberg_marquardt",
+    "losses",
     "masked",
     "microbatched",
     "minimize",
     "newton",
     "newton_cg",
     "partition",
+    "per_example",
     "saddle_free_newton",
     "scale_by_cubic_newton",
     "scale_by_damped_newton",
+    "scale_by_gauss_newton",
     "scale_by_hager_zhang_linesearch",
     "scale_by_lbfgs",
+    "scale_by_levenberg_marquardt",
     "scale_by_newton",
     "scale_by_newton_cg",
     "scale_by_saddle_free_newton",

@@ -21,7 +21,7 @@ SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("hesski
 MAX_FILE_LINES = 300
 MAX_FUNCTION_LINES = 60  # without the docstring
 MAX_SUPPRESSIONS = 12  # in the whole tree
-UNTESTED = {"hesskit/core/types.py"}  # names of types: nothing that runs
+UNTESTED = {"hesskit/core/types.py", "hesskit/core/rule.py"}  # types: nothing that runs
 REEXPORTING = {"hesskit/__init__.py", "hesskit/plots/__init__.py"}
 
 
@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "transforms": Layer(
         {"core", "linalg", "curvature", "transforms"},
         {"jax", "optax"},
-        siblings={"_build", "_descend", "_optax"},
+        siblings={"_build", "_descend", "_gauss_newton", "_optax"},
     ),
     "solvers": Layer(
         {"core", "linalg", "curvature", "transforms", "solvers"}, {"jax", "optax", "tqdm"}

@@ -20,14 +20,16 @@ from hesskit.core.types import Array, Params, Product
 class Evaluation(NamedTuple):
     """The objective at one point.
 
-    `value` is (), `grad` has the structure of `params`, `product(v)` is H v (None where the
-    method asked for no curvature), `aux` is what the objective returned beside its value.
+    `value` is (), `grad` has the structure of `params`, `product(v)` is H v or G v (None where the
+    method asked for no curvature), `aux` is what the objective returned beside its value, `rows()`
+    the whitened Jacobian of a structured objective (curvature/gauss_newton.py).
     """
 
     value: Array
     grad: Params
     product: Product | None = None
     aux: Any = None
+    rows: Callable[[], Any] | None = None
 
 
 def value_and_grad(
@@ -73,11 +75,23 @@ def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = F
 
 def _forward(product: Product, params: Params) -> Product:
     """The product itself, or its transpose (the same, by symmetry) where forward mode stops."""
-    # JAX linearizes a `custom_vjp` function to a primitive that can only be transposed.
-    if not _has_primitive(jax.make_jaxpr(product)(params), "custom_lin"):
+    if applies(product, params):
         return product
     transpose = jax.linear_transpose(product, params)
     return lambda v: transpose(v)[0]
+
+
+def applies(linear: Callable[[Params], Any], params: Params) -> bool:
+    """Whether what `jax.linearize` gave can be applied, and not only transposed.
+
+    Args:
+      linear: the linear map.
+      params: an argument.
+
+    Returns:
+      False where a `custom_vjp` function is in it: its primitive raises when it is applied.
+    """
+    return not _has_primitive(jax.make_jaxpr(linear)(params), "custom_lin")
 
 
 def _has_primitive(node: Any, name: str) -> bool:

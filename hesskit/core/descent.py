@@ -21,79 +21,16 @@ import jax.numpy as jnp
 
 from hesskit.core import line_search, method, tree
 from hesskit.core.acceptance import rounding_floor
+from hesskit.core.bounds import parse
+from hesskit.core.course import Line, describe, start
 from hesskit.core.derivatives import Evaluation, value_and_grad
-from hesskit.core.line_search import LineSearch, LineSearchInfo, Rules
+from hesskit.core.line_search import LineSearch
 from hesskit.core.method import Method, State, Step, context, is_small, unbounded
 from hesskit.core.pair import Point, learned
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 
 LIMITED_TRIALS = 6  # for a step that promises less than the rounding of f
-
-
-class Line(NamedTuple):
-    """What distinguishes one line-search method from another.
-
-    Attributes:
-      empty: `params -> (history, table)`: what only `learn` writes, and the small rest, a
-        NamedTuple with a field `num_pairs`, () int32.
-      learn: `(history, table, pair, kept) -> (history, table)`; nothing changes unless `kept`.
-      direct: `(history, table, rhs) -> (table, direction)`; -rhs where there are no pairs.
-      rules: the constants of the line search.
-      longest: the length that may not be passed.
-      shortened: the first step along -g is no longer than 1.
-      given: `direct` only hands on a direction that came with the call.
-    """
-
-    empty: Callable[..., Any]
-    learn: Callable[..., Any]
-    direct: Callable[..., tuple[Any, Params]]
-    rules: Rules = line_search.DEFAULT
-    longest: Any = jnp.inf
-    shortened: Any = True
-    given: bool = False
-
-
-class Course(NamedTuple):
-    """The model of a line-search method: its memory, the direction, where the search stands.
-
-    `steepest` says that the last search found nothing, and -grad takes the direction's place;
-    `largest` is the largest |grad| met.
-    """
-
-    history: Any
-    table: Any
-    direction: Any  # this and the rest are None inside an optax state
-    steepest: Any
-    largest: Any
-    search: Any
-
-
-def begin(history: Any, table: Any, params: Params) -> Course:
-    """The course before its first direction."""
-    one = jnp.ones((), tree.result_dtype(params))
-    search = line_search.begin(one, -one, one)
-    return Course(history, table, tree.zeros_like(params), jnp.array(False), 0 * one, search)
-
-
-def start(line: Line, params: Params) -> State:
-    """The first state: nothing known, `ask` gives `params`."""
-    history, table = line.empty(params)
-    course = begin(history, table, params)
-    info = functools.partial(LineSearchInfo, **_describe(course))
-    return method.first_state(params, course, info)
-
-
-def _describe(course: Course) -> dict[str, Array]:
-    """The Info's own fields."""
-    search = course.search
-    return {
-        "learning_rate": search.length,
-        "num_linesearch_steps": search.num_trials,
-        "num_pairs": course.table.num_pairs,
-        "decrease_error": search.decrease_error,
-        "curvature_error": search.curvature_error,
-    }
 
 
 class _Trial(NamedTuple):
@@ -115,14 +52,16 @@ class _Trial(NamedTuple):
     eps: float
 
 
-def _weigh(state: State, evaluation: Evaluation, coarse: float) -> _Trial:
+def _weigh(line: Line, state: State, evaluation: Evaluation, coarse: float) -> _Trial:
     assert state.step is not None
     value = evaluation.value.astype(state.level.dtype)
     # The value was rounded to its own dtype, then to that of the levels.
     eps = max(coarse, *(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, value)))
-    point = tree.add(state.params, state.step.step)
+    point = method.moved(state.params, state.step.step, line.bounds)
     step = tree.sub(point, state.params)  # as it was rounded
-    grad_norm, direction = tree.norm(evaluation.grad), state.model.direction
+    direction = state.model.direction
+    here = tree.where(state.fresh, state.params, point)
+    grad_norm = method.grad_norm(evaluation.grad, here, line.bounds)
     return _Trial(
         value=value,
         grad=evaluation.grad,
@@ -187,7 +126,7 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
       The state; `modeled` is False where a new direction is needed.
     """
     course, info = state.model, state.info
-    trial = _weigh(state, evaluation, coarse)
+    trial = _weigh(line, state, evaluation, coarse)
     told, limited = _search(line, state, trial)
     is_trial = ~state.fresh
     falls = trial.finite & unbounded(trial.value, trial.eps)
@@ -222,7 +161,7 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
             is_trial & trial.finite, (state.level - trial.value) / parabola, info.ratio
         ),
         grad_norm=jnp.where(known, trial.grad_norm, info.grad_norm),
-        **_describe(course),
+        **describe(course),
     )
     lower = jnp.where(state.fresh & ~same, trial.value, jnp.minimum(trial.value, state.reference))
     return state._replace(
@@ -242,6 +181,8 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
 def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearch]:
     """The next direction, and the search along it, whose first trial will tell the slope."""
     course, norm = state.model, state.info.grad_norm
+    if line.bounds is not None:
+        return _turn_in_box(line, state)
     table, direction = line.direct(course.history, course.table, rhs)
     direction = tree.cast_like(direction, state.grad)
     direction = tree.where(course.steepest, tree.negative(state.grad), direction)
@@ -253,6 +194,18 @@ def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearc
     length = jnp.where(bare, first, 1)
     search = line_search.begin(state.level, -jnp.ones_like(norm), length, line.longest)
     return table, direction, search
+
+
+def _turn_in_box(line: Line, state: State) -> tuple[Any, Params, LineSearch]:
+    """The next direction to a point of the box, which a length of 1 reaches."""
+    course, norm = state.model, state.info.grad_norm
+    assert line.boxed is not None
+    table = course.table._replace(num_pairs=jnp.where(course.steepest, 0, course.table.num_pairs))
+    first = line_search.first_step(state.params, norm) / jnp.where(norm > 0, norm, 1)
+    box = parse(line.bounds, state.params)
+    direction, longest = line.boxed(course.history, table, state.grad, state.params, box, first)
+    search = line_search.begin(state.level, -jnp.ones_like(norm), jnp.ones_like(norm), longest)
+    return course.table, direction, search
 
 
 def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
@@ -293,7 +246,7 @@ def machine(line: Line) -> Method:
     """The machine of `line`: gradients only, and it cannot leave a saddle it meets exactly."""
     return Method(
         start=functools.partial(start, line),
-        ask=method.ask,
+        ask=functools.partial(method.ask, bounds=line.bounds),
         tell=functools.partial(tell, line),
         evaluate=value_and_grad,
         leaves_saddles=False,

@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import tree
+from hesskit.core.bounds import landed, parse, projected_gradient
 from hesskit.core.derivatives import Evaluation, linearized
-from hesskit.core.types import Array, Params, Scalar
+from hesskit.core.rule import Context, Rule, Step
+from hesskit.core.types import Array, Params
 
 INFO_FIELDS = (
     "status",
@@ -35,60 +37,6 @@ INFO_FIELDS = (
 
 UNBOUNDED_BELOW = -1.0
 """A value below this over eps^2 (-7e13 in float32, -2e31 in float64) is taken for -infinity."""
-
-
-class Step(NamedTuple):
-    """A proposed step. `step` and `product` (B s, for the model's matrix B) are like params.
-
-    `norm` is the length of the step in the unit of `size`; `penalty` is what the model adds to
-    g.s + s.Bs/2 (the cubic term); `on_boundary` whether `size` held the step back.
-    """
-
-    step: Params
-    product: Params | None
-    norm: Array
-    on_boundary: Array
-    penalty: Scalar = 0.0
-
-
-class Built(NamedTuple):
-    """A model at a kept point; `indefinite`: negative curvature was found there."""
-
-    model: Any
-    indefinite: Array
-    num_products: Array
-
-
-class Rule(NamedTuple):
-    """What distinguishes one trial method from another.
-
-    Attributes:
-      info: the method's Info type; its fields begin with `INFO_FIELDS`.
-      empty: `params -> model`, shapes of the model.
-      build: `(evaluation, rhs, model, context) -> Built`: the only place that spends products.
-      solve: `(model, grad, size, context) -> Step`.
-      adapt: `(size, step_norm, on_boundary, trial) -> size`.
-      first_size: `(model, grad, context) -> size`, from the first model.
-      describe: `(model, size) -> dict` of the Info's own fields.
-      size: the first size as a number, or a schedule of the count, or None for `first_size`.
-    """
-
-    info: type
-    empty: Callable[..., Any]
-    build: Callable[..., Built]
-    solve: Callable[..., Step]
-    adapt: Callable[..., Array]
-    first_size: Callable[..., Array]
-    describe: Callable[..., dict[str, Any]]
-    size: Any = None
-
-
-class Context(NamedTuple):
-    """What a rule may know besides its model: the kept point and when its gradient is zero."""
-
-    params: Params
-    size: Array
-    at_rest: Array  # () bool: |grad| is within the gradient tolerance
 
 
 class State(NamedTuple):
@@ -110,6 +58,7 @@ class State(NamedTuple):
       tolerance: (), |grad| at which the gradient counts as zero. A solver sets it; a loop of
         updates goes on to eps, where nothing is left to gain.
       indefinite: negative curvature was found at the kept point.
+      at_rest: nothing is left to gain at the kept point, of a rule that judges it.
       info: what the last update did.
     """
 
@@ -126,6 +75,7 @@ class State(NamedTuple):
     step: Step | None
     tolerance: Array
     indefinite: Array
+    at_rest: Array
     info: Any
 
 
@@ -134,7 +84,8 @@ class Method(NamedTuple):
 
     `evaluate(fn, params, has_aux=...)` gives the evaluation that `tell` wants, with products or
     without; `leaves_saddles` says that a zero gradient under negative curvature does not end it;
-    `any_structure` that nothing in it has the structure of params, which may be raveled.
+    `any_structure` that nothing in it has the structure of params, which may be raveled;
+    `judges_rest` that `state.at_rest` counts, in place of |grad| <= tolerance.
     """
 
     start: Callable[[Params], State]
@@ -143,6 +94,7 @@ class Method(NamedTuple):
     evaluate: Callable[..., Evaluation] = linearized
     leaves_saddles: bool = True
     any_structure: bool = True
+    judges_rest: bool = False
 
 
 def unbounded(value: Array, eps: float) -> Array:
@@ -176,10 +128,16 @@ def is_at_rest(grad_norm: Array, value: Array, tolerance: Array) -> Array:
     return (grad_norm <= tolerance) & jnp.isfinite(value)
 
 
-def context(state: State) -> Context:
+def context(state: State, judges_rest: bool = False, bounds: Any = None) -> Context:
     """What a rule may know of the kept point."""
     at_rest = is_at_rest(state.info.grad_norm, state.level, state.tolerance)
-    return Context(params=state.params, size=state.size, at_rest=at_rest)
+    return Context(
+        params=state.params,
+        size=state.size,
+        at_rest=state.at_rest if judges_rest else at_rest,
+        tolerance=state.tolerance,
+        bounds=parse(bounds, state.params),
+    )
 
 
 def no_step(params: Params) -> Step:
@@ -225,6 +183,7 @@ def first_state(params: Params, model: Any, info: Callable[..., Any]) -> State:
         step=no_step(params),
         tolerance=jnp.asarray(tree.coarsest_eps(params), dtype),
         indefinite=no,
+        at_rest=no,
         info=info(**dict(zip(INFO_FIELDS, common, strict=True))),
     )
 
@@ -235,9 +194,36 @@ def value_dtype(params: Params) -> jnp.dtype:
     return max(dtypes, key=lambda d: jnp.finfo(d).bits, default=jnp.dtype(jnp.float32))
 
 
-def ask(state: State) -> Params:
+def ask(state: State, bounds: Any = None) -> Params:
     """The next point: the kept one if it was never evaluated, else the trial."""
     assert state.params is not None
     assert state.step is not None
-    trial = tree.add(state.params, state.step.step)
+    trial = moved(state.params, state.step.step, bounds)
     return tree.where(state.fresh, state.params, trial)
+
+
+def moved(params: Params, step: Params, bounds: Any = None) -> Params:
+    """`params + step`, in the box to the bit: the two may round beyond it."""
+    box, point = parse(bounds, params), tree.add(params, step)
+    return point if box is None else landed(point, params, box)
+
+
+def fitted(step: Params, params: Params, bounds: Any = None) -> Params:
+    """The step to `moved`, shortened so that `params + step` is in the box whoever adds the two."""
+    box = parse(bounds, params)
+    if box is None:
+        return step
+
+    def fit(x: Array, s: Array, to: Array, low: Array, high: Array) -> Array:
+        if jnp.iscomplexobj(x):
+            return s
+        beyond = (x + (to - x) < low) | (x + (to - x) > high)
+        return jnp.where(beyond, jnp.nextafter(to - x, jnp.zeros_like(x)), to - x)
+
+    return jax.tree.map(fit, params, step, moved(params, step, box), *box)
+
+
+def grad_norm(grad: Params, params: Params, bounds: Any = None) -> Array:
+    """|grad|, of the projected gradient where there are bounds."""
+    box = parse(bounds, params)
+    return tree.norm(grad if box is None else projected_gradient(grad, params, box))

@@ -54,6 +54,11 @@ def _select(
     return taken, [key for key in required if key not in taken]
 
 
+def named(fn: Callable[..., Any], data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The part of `data` that `fn` takes by name."""
+    return _select(fn, data, name)[0]
+
+
 def _complain(
     fn: Callable[..., Any], missing: list[str], data: Mapping[str, Any], name: str, caller: str
 ) -> None:
@@ -144,6 +149,10 @@ def bind(
         given = by_name if not positional else {"args": positional, **by_name}
         _complain(value_fn, missing, given, name, caller)
 
+    structure = getattr(value_fn, "structure", None)
+    if structure is not None:
+        return structure(positional, taken, caller)
+
     def objective(params: Params) -> tuple[Array, Any]:
         with errors.calling(name, params, caller):
             out = filled(params, **taken)
@@ -167,12 +176,14 @@ def _shift(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def drop_aux(objective: Callable[[Params], tuple[Array, Any]]) -> ValueFn:
     """The value alone."""
-    return lambda params: objective(params)[0]
+    structured = getattr(objective, "without_aux", None)
+    return structured() if structured is not None else lambda params: objective(params)[0]
 
 
 def precompose(fn: Callable[[Params], Any], inner: Callable[[Params], Params]) -> Callable:
     """`params -> fn(inner(params))`: frozen leaves filled in, real parts joined."""
-    return lambda params: fn(inner(params))
+    structured = getattr(fn, "precomposed", None)
+    return structured(inner) if structured is not None else lambda params: fn(inner(params))
 
 
 def is_complex(params: Params) -> bool:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from hesskit.core import errors, select
+from hesskit.core import errors, objective, select
 from hesskit.core.types import Params
 
 FUNCTIONS = ("value_fn", "obj_fn")
@@ -34,6 +34,8 @@ def restrict(fn: Callable[..., Any], rest: Params, *, caller: str = "") -> Calla
       >>> print(fn({"a": jnp.ones(2), "b": None}, x=jnp.full(2, 3.0)))
       8.0
     """
+    if hasattr(fn, "structure"):
+        return _Restricted(fn, rest)
 
     @functools.wraps(fn, updated=())
     def call(params: Params, /, *args: Any, **data: Any) -> Any:
@@ -42,6 +44,21 @@ def restrict(fn: Callable[..., Any], rest: Params, *, caller: str = "") -> Calla
             return fn(whole, *args, **data)
 
     return call
+
+
+class _Restricted:
+    """A structured function of some leaves, which keeps its structure."""
+
+    def __init__(self, fn: Callable[..., Any], rest: Params) -> None:
+        self.fn, self.rest = fn, rest
+        self.__wrapped__ = fn  # inspect.signature looks here
+
+    def __call__(self, params: Params, /, *args: Any, **data: Any) -> Any:
+        return self.fn(select.merge(self.rest, params), *args, **data)
+
+    def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Any:
+        whole = self.fn.structure(args, data, caller)
+        return objective.precompose(whole, lambda params: select.merge(self.rest, params))
 
 
 class Inputs(NamedTuple):

@@ -30,7 +30,7 @@ TOLERANCES = (Status.GRADIENT_TOL, Status.VALUE_TOL, Status.STEP_TOL, Status.ROU
 
 SENTENCES = {
     Status.RUNNING: "still running after {num_steps} steps; gradient norm {grad_norm:.1e}",
-    Status.GRADIENT_TOL: "gradient norm {grad_norm:.1e} is within gtol, and no negative curvature "
+    Status.GRADIENT_TOL: "gradient norm {grad_norm:.1e} is zero to gtol, and no negative curvature "
     "is known",
     Status.VALUE_TOL: "the value changed by less than ftol; gradient norm {grad_norm:.1e}",
     Status.STEP_TOL: "the step was shorter than xtol; gradient norm {grad_norm:.1e}",

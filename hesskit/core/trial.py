@@ -17,19 +17,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, tree
+from hesskit.core import acceptance, method, tree
 from hesskit.core.derivatives import Evaluation
-from hesskit.core.method import (
-    Method,
-    Rule,
-    State,
-    ask,
-    context,
-    is_small,
-    start,
-    unbounded,
-    zero_step,
-)
+from hesskit.core.method import Method, State, context, is_small, start, unbounded, zero_step
+from hesskit.core.rule import Rule
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 
@@ -61,8 +52,8 @@ def _code(
     return jnp.where(endless, Status.UNBOUNDED, code).astype(jnp.int32)
 
 
-def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
-    """Keeps or rejects the trial point and moves `size`; spends nothing."""
+def judge(rule: Rule, state: State, evaluation: Evaluation, point: Params | None = None) -> State:
+    """Keeps or rejects the trial `point` (None: where `ask` led), moves `size`; spends nothing."""
     # Where `fresh`, the evaluation is no trial but at the kept point, which stays.
     assert state.params is not None
     assert state.step is not None
@@ -70,11 +61,15 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
     value = evaluation.value.astype(state.level.dtype)
     # The value was rounded to its own dtype, then to that of the levels.
     eps = max(float(jnp.finfo(v.dtype).eps) for v in (evaluation.value, state.level))
-    point = tree.add(params, step.step)
+    point = method.moved(params, step.step, rule.bounds) if point is None else point
     moved = tree.sub(point, params)  # the step as it was rounded
     slope = tree.vdot(state.grad, moved)
-    grad_norm = tree.norm(evaluation.grad)  # not finite where an entry is not
+    here = tree.where(state.fresh, params, point)
+    grad_norm = method.grad_norm(evaluation.grad, here, rule.bounds)  # not finite if it is not
     is_trial = ~state.fresh
+    floor = acceptance.rounding_floor(state.level, state.reference, eps)
+    if rule.noise is not None:
+        floor = jnp.maximum(floor, rule.noise(state.model))
     trial = acceptance.judge(
         value=state.level,
         reference=state.reference,
@@ -84,7 +79,7 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
         trial_slope=tree.vdot(evaluation.grad, moved),
         calmer=grad_norm <= state.info.grad_norm,
         finite=jnp.isfinite(value) & jnp.isfinite(grad_norm),
-        floor=acceptance.rounding_floor(state.level, state.reference, eps),
+        floor=floor,
     )
     kept, step_norm = trial.accepted & is_trial, tree.norm(moved)
     size = rule.adapt(state.size, step.norm, step.on_boundary, trial)
@@ -111,6 +106,7 @@ def judge(rule: Rule, state: State, evaluation: Evaluation) -> State:
         modeled=state.modeled & ~kept & (is_trial | (value == state.level)),
         params=tree.where(kept, point, params),
         indefinite=state.indefinite & ~kept,
+        at_rest=state.at_rest & ~kept,
         info=info,
     )
 
@@ -124,6 +120,7 @@ class _Model(NamedTuple):
     size: Array
     model: Any
     indefinite: Array
+    at_rest: Array
     num_products: Array
     finite: Array
 
@@ -131,7 +128,7 @@ class _Model(NamedTuple):
 def _build(rule: Rule, state: State, new: _Model, evaluation: Evaluation, rhs: Params) -> _Model:
     """The model at the kept point, and the first size where there was none."""
     info = state.info._replace(grad_norm=new.grad_norm)
-    here = context(state._replace(grad=new.grad, level=new.value, info=info))
+    here = context(state._replace(grad=new.grad, level=new.value, info=info), bounds=rule.bounds)
     built = rule.build(evaluation, rhs, state.model, here)
     size = state.size
     if callable(rule.size):
@@ -142,6 +139,7 @@ def _build(rule: Rule, state: State, new: _Model, evaluation: Evaluation, rhs: P
         size=size,
         model=built.model,
         indefinite=built.indefinite,
+        at_rest=jnp.asarray(built.at_rest),
         num_products=jnp.asarray(built.num_products, jnp.int32),
     )
 
@@ -162,6 +160,7 @@ def _remodeled(state: State, new: _Model) -> State:
         modeled=state.modeled | new.finite,
         model=new.model,
         indefinite=new.indefinite,
+        at_rest=new.at_rest,
         info=info,
     )
 
@@ -192,13 +191,14 @@ def remodel(
         size=state.size,
         model=state.model,
         indefinite=state.indefinite,
+        at_rest=state.at_rest,
         num_products=jnp.zeros((), jnp.int32),
         finite=jnp.array(True),
     )
     needed = ~state.modeled
 
     def build(at: Evaluation, needed: Array) -> _Model:
-        norm = tree.norm(at.grad)
+        norm = method.grad_norm(at.grad, state.params, rule.bounds)
         finite = jnp.isfinite(at.value) & jnp.isfinite(norm)
         new = old._replace(value=at.value.astype(old.value.dtype), grad=at.grad, grad_norm=norm)
         return tree.while_once(
@@ -217,7 +217,7 @@ def remodel(
 def propose(rule: Rule, state: State) -> State:
     """The next trial from the model; says GRADIENT_TOL where the kept point is at rest."""
     assert state.params is not None
-    here = context(state)
+    here = context(state, rule.judges_rest, rule.bounds)
     step = rule.solve(state.model, state.grad, state.size, here)
     sound = tree.all_finite(step.step) & state.modeled
     zero = zero_step(state.params, state.level.dtype)
@@ -244,4 +244,11 @@ def tell(rule: Rule, state: State, evaluation: Evaluation) -> State:
 
 def machine(rule: Rule) -> Method:
     """The machine of `rule`."""
-    return Method(start=functools.partial(start, rule), ask=ask, tell=functools.partial(tell, rule))
+    return Method(
+        start=functools.partial(start, rule),
+        ask=functools.partial(method.ask, bounds=rule.bounds),
+        tell=functools.partial(tell, rule),
+        evaluate=rule.evaluate,
+        leaves_saddles=rule.leaves_saddles,
+        judges_rest=rule.judges_rest,
+    )

@@ -11,16 +11,19 @@ Source: Conn, Gould & Toint (2000), section 7.3; scaling: More (1978), section 6
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.acceptance import first_radius, is_negative
+from hesskit.core.bounds import projected_gradient
 from hesskit.core.derivatives import Evaluation
-from hesskit.core.method import Built, Context, Step
+from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
+from hesskit.linalg import bounded
 from hesskit.linalg.dense import dense
+from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.positive import modified_eigenvalues
 
 
@@ -102,20 +105,93 @@ def build(
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)
-    return Built(
-        Spectrum(w, q, c, diagonal), is_indefinite(w, context.params), jnp.asarray(n, jnp.int32)
+    spectrum = Spectrum(w, q, c, diagonal)
+    on_face = w if context.bounds is None else _face_eigenvalues(spectrum, evaluation, context)
+    return Built(spectrum, is_indefinite(on_face, context.params), jnp.asarray(n, jnp.int32))
+
+
+def _masked(matrix: Array, free: Array) -> Array:
+    """The matrix on the free coordinates; the others apart, with the largest modulus."""
+    top = jnp.max(jnp.abs(matrix), initial=0) * matrix.shape[0]
+    inside = free[:, None] & free[None, :]
+    return jnp.where(inside, matrix, 0) + jnp.diag(jnp.where(free, 0, jnp.where(top > 0, top, 1)))
+
+
+def _matrix(model: Spectrum) -> Array:
+    """D^{-1} H D^{-1}."""
+    return (model.vectors * model.eigenvalues[None, :]) @ model.vectors.T
+
+
+def _face_eigenvalues(model: Spectrum, evaluation: Evaluation, context: Context) -> Array:
+    """The eigenvalues on the face of the box that -g does not leave."""
+    assert context.bounds is not None
+    inward = projected_gradient(evaluation.grad, context.params, context.bounds)
+    free = tree.ravel(inward) == tree.ravel(evaluation.grad)
+    return jnp.linalg.eigvalsh(_masked(_matrix(model), free), symmetrize_input=False)
+
+
+def bounded_step(model: Spectrum, grad: Params, size: Array, context: Context) -> Step:
+    """The step of the model inside a trust region and a box (linalg/bounded.py).
+
+    Args:
+      model: the spectrum at the kept point.
+      grad: its gradient.
+      size: the radius, in the unit of |D params|.
+      context: the kept point and its bounds.
+
+    Returns:
+      The step with B = H.
+    """
+    assert context.bounds is not None
+    matrix, scale, x = _matrix(model), model.scale, tree.ravel(context.params)
+    g = model.vectors @ model.coefficients  # in the unit of D^{-1} g
+
+    def minimizer(held: Array, free: Array, room: Array) -> tuple[Array, Array]:
+        w, q = jnp.linalg.eigh(_masked(matrix, free), symmetrize_input=False)
+        c = q.T @ jnp.where(free, g + matrix @ (scale * held), 0)
+        best = trust_region_step(w, c, room)
+        return jnp.where(free, (q @ best.step) / scale, 0), best.on_boundary
+
+    def slope(s: Array, d: Array) -> Array:
+        return (g + matrix @ (scale * s)) @ (scale * d)
+
+    best = bounded.bounded_step(
+        minimizer,
+        slope,
+        gradient=tree.ravel(grad).astype(scale.dtype),
+        lower=tree.ravel(context.bounds.lower) - x,
+        upper=tree.ravel(context.bounds.upper) - x,
+        scale=scale,
+        radius=size,
+    )
+    return Step(
+        step=tree.unravel(best.step, context.params),
+        product=tree.unravel(scale * (matrix @ (scale * best.step)), context.params),
+        norm=tree.norm(scale * best.step),
+        on_boundary=best.on_boundary,
     )
 
 
 def to_step(
-    model: Spectrum,
+    model: Any,
     t: Array,
     params: Params,
     *,
     on_boundary: Array,
     penalty: Array | float = 0.0,
 ) -> Step:
-    """The step of coordinates t, with B = H; `penalty` is the cubic term of the model."""
+    """The step of coordinates t, with B = H; `penalty` is the cubic term of the model.
+
+    Args:
+      model: a `Spectrum`, or another model with its first fields and `scale`.
+      t: the coordinates, (n,).
+      params: gives the structure.
+      on_boundary: whether the size held the step back.
+      penalty: what the model adds to g.s + s.Hs/2.
+
+    Returns:
+      The step, its product and its length |t|.
+    """
     s = (model.vectors @ t) / model.scale
     hs = (model.vectors @ (model.eigenvalues * t)) * model.scale
     return Step(

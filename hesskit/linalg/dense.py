@@ -9,6 +9,7 @@ device is parallel; on a CPU the intermediates of a block should stay in its cac
 Source: Griewank & Walther (2008), chapter 3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,6 +43,45 @@ def _block_size(product: Product, params: Params) -> int:
     return max(1, min(CHUNK_SIZE, CACHE // max(written, 1)))
 
 
+def stacked(
+    linear: Callable[[Params], Params], like: Params, image: Params, chunk_size: int | None = None
+) -> Array:
+    """The images of the unit vectors of the space of `like`, one a row, raveled.
+
+    Args:
+      linear: a linear map on pytrees like `like`.
+      like: gives structure, shapes and dtypes.
+      image: likewise of what comes out, k entries.
+      chunk_size: images found at once; None means at most 64, on a CPU as many as fit in its cache.
+
+    Returns:
+      An (n, k) array, n the size of `like`: the transposed matrix.
+    """
+    n = tree.size(like)
+    dtype = tree.result_dtype(like)
+    width = min(n, chunk_size or _block_size(linear, like))
+    num_chunks = -(-n // max(width, 1))
+    index = jnp.arange(n, dtype=jnp.int32)
+
+    def column(e: Array) -> Array:
+        return tree.ravel(linear(tree.unravel(e.astype(dtype), like)))
+
+    def rows(start: Array) -> Array:
+        if width == 1:
+            return column(start == index)[None, :]
+        return jax.vmap(column)(start + index[:width, None] == index[None, :])
+
+    if num_chunks <= 1:
+        return rows(jnp.zeros((), jnp.int32))
+    starts = jnp.minimum(jnp.arange(num_chunks, dtype=jnp.int32) * width, n - width)
+
+    def write(i: Array, matrix: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(matrix, rows(starts[i]), starts[i], axis=0)
+
+    empty = jnp.zeros((n, tree.size(image)), tree.result_dtype(image))
+    return jax.lax.fori_loop(0, num_chunks, write, empty)
+
+
 def dense(product: Product, params: Params, *, chunk_size: int | None = None) -> Array:
     """The symmetric (n, n) matrix of `product`, rows in the order of `tree.ravel`.
 
@@ -54,27 +94,5 @@ def dense(product: Product, params: Params, *, chunk_size: int | None = None) ->
     Returns:
       (H + H^T)/2, an (n, n) array of `tree.result_dtype(params)`.
     """
-    n = tree.size(params)
-    dtype = tree.result_dtype(params)
-    width = min(n, chunk_size or _block_size(product, params))
-    num_chunks = -(-n // max(width, 1))
-    index = jnp.arange(n, dtype=jnp.int32)
-
-    def column(e: Array) -> Array:
-        return tree.ravel(product(tree.unravel(e.astype(dtype), params)))
-
-    def rows(start: Array) -> Array:
-        if width == 1:
-            return column(start == index)[None, :]
-        return jax.vmap(column)(start + index[:width, None] == index[None, :])
-
-    if num_chunks <= 1:
-        matrix = rows(jnp.zeros((), jnp.int32))
-    else:
-        starts = jnp.minimum(jnp.arange(num_chunks, dtype=jnp.int32) * width, n - width)
-
-        def write(i: Array, matrix: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(matrix, rows(starts[i]), starts[i], axis=0)
-
-        matrix = jax.lax.fori_loop(0, num_chunks, write, jnp.zeros((n, n), dtype))
+    matrix = stacked(product, params, params, chunk_size)
     return (matrix + matrix.T) / 2

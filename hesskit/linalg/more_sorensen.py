@@ -184,15 +184,19 @@ def _boundary_step(w: Array, c: Array, c_max: Array, radius: Array, active: Arra
     return _Boundary(radius * full, x * (unit / radius), num_iterations)
 
 
-def _solve(eigenvalues: Array, coefficients: Array, radius: Array) -> tuple[TrustRegionStep, Array]:
+def _solve(
+    eigenvalues: Array, coefficients: Array, radius: Array, exact: bool = False
+) -> tuple[TrustRegionStep, Array]:
     """The step and the number of Newton iterations."""
-    w, c = settle(eigenvalues, coefficients)
+    w, c = eigenvalues, coefficients
+    if not exact:
+        w, c = settle(eigenvalues, coefficients)
     newton = shifted_solve(w, c, jnp.zeros((), w.dtype))
     shortest = jnp.finfo(w.dtype).tiny  # a radius of 0: 0 / 0
     relative = jnp.sum((newton / jnp.maximum(radius, shortest)) ** 2)  # inf and NaN do not fit
     interior = (w[0] >= 0) & (relative <= 1)
     # `settle` never clears the largest c.
-    edge = _boundary_step(w, c, jnp.max(jnp.abs(coefficients)), radius, ~interior)
+    edge = _boundary_step(w, c, jnp.max(jnp.abs(coefficients), initial=0), radius, ~interior)
     step = jnp.where(interior, newton, edge.step)
     base = jnp.maximum(-w[0], 0)
     shift = jnp.where(interior, 0, base + edge.excess)
@@ -206,7 +210,9 @@ def _solve(eigenvalues: Array, coefficients: Array, radius: Array) -> tuple[Trus
     return result, edge.num_iterations
 
 
-def trust_region_step(eigenvalues: Array, coefficients: Array, radius: Scalar) -> TrustRegionStep:
+def trust_region_step(
+    eigenvalues: Array, coefficients: Array, radius: Scalar, *, exact: bool = False
+) -> TrustRegionStep:
     """The global minimizer of c.s + s.Ws/2 over |s| <= radius, W = diag(eigenvalues).
 
     Unchanged by the units of c, w and radius. A positive semidefinite W that is singular gives the
@@ -218,6 +224,8 @@ def trust_region_step(eigenvalues: Array, coefficients: Array, radius: Scalar) -
         coefficients: c = Q'g, shape (n,), same dtype.
         radius: shape (). May be inf if W is positive definite (the Newton step); on another W the
             step is then not finite, as the model has no minimum.
+        exact: nothing is read as rounding noise: for squares of singular values, which are known
+            to eps max(w), where the eigenvalues of a matrix are known to sqrt(eps) of that.
 
     Returns:
         A `TrustRegionStep` in the dtype of `eigenvalues`.
@@ -230,7 +238,8 @@ def trust_region_step(eigenvalues: Array, coefficients: Array, radius: Scalar) -
         >>> print(answer.step, answer.shift, answer.hard_case)
         [0.5 0. ] 1.0 True
     """
-    return _solve(eigenvalues, coefficients, jnp.asarray(radius, eigenvalues.dtype))[0]
+    radius = jnp.asarray(radius, eigenvalues.dtype)
+    return _solve(eigenvalues, coefficients, radius, exact)[0]
 
 
 def damped_step(eigenvalues: Array, coefficients: Array, damping: Scalar) -> TrustRegionStep:

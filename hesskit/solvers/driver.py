@@ -89,9 +89,8 @@ def machine(run: Method, problem: Problem) -> Driver:
 
     def resume(carry: _Machine, params: Params) -> _Machine:
         state = carry.state
-        here = Point(params, state.level, state.info.grad_norm)
-        # A matrix-free model looked for negative curvature only if the point was at rest then.
-        unseen = _at_rest(here, problem.tolerance) & ~_at_rest(here, state.tolerance)
+        # A model judged rest, or looked for negative curvature, by the tolerance of its time.
+        unseen = problem.tolerance != state.tolerance
         again = state._replace(
             params=params,
             fresh=jnp.array(True),
@@ -123,7 +122,7 @@ def machine(run: Method, problem: Problem) -> Driver:
             step_norm=info.step_norm,
             accepted=info.accepted,
             status=info.status,
-            at_rest=_at_rest(here, problem.tolerance),
+            at_rest=state.at_rest if run.judges_rest else _at_rest(here, problem.tolerance),
             indefinite=state.indefinite,
             at_floor=full & (info.status == Status.ROUNDOFF_LIMITED),
             num_values=info.num_values,

@@ -89,7 +89,7 @@ def warn_float64(trees: Any) -> None:
     for leaf in jax.tree.leaves(trees):
         wide = str(getattr(leaf, "dtype", "")) in ("float64", "complex128")
         if wide and not isinstance(leaf, jax.Array):  # a jax.Array was converted when it was made
-            _warn_once(4)
+            _warn_once(5)
 
 
 def trimmed(history: History) -> History:

@@ -26,6 +26,7 @@ class Static(NamedTuple):
     optimizer: optax.GradientTransformation
     fixed: tuple[bool, ...]
     flat: bool  # a machine may run on one vector
+    caller: str
     has_aux: bool
     check: str
     history: bool | str

@@ -12,13 +12,16 @@ value comes back bitwise, the kept model serves again and no product is spent.
 With `learning_rate` the step is multiplied by it and never judged.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from hesskit.core import errors, method, tree, trial
-from hesskit.core.derivatives import Evaluation, linearized, value_and_grad
-from hesskit.core.method import Rule, State
+from hesskit.core.bounds import Bounds
+from hesskit.core.derivatives import Evaluation, value_and_grad
+from hesskit.core.method import Method, State
+from hesskit.core.rule import Rule
 from hesskit.core.types import Array, Params, ValueFn
 from hesskit.transforms import _optax
 from hesskit.transforms._optax import Call, Transformation, memoize
@@ -40,6 +43,7 @@ def build(
     has_aux: bool = False,
     sign: float = 1.0,
     any_structure: bool = True,
+    special: Callable[[Bounds | None, int | None], Rule] | None = None,
 ) -> Transformation:
     """The transformation of `rule`.
 
@@ -51,6 +55,7 @@ def build(
       has_aux: whether `value_fn` returns (value, aux); aux is dropped.
       sign: -1 gives the un-negated step of a `scale_by_*` transform.
       any_structure: whether nothing in `rule` has the structure of params.
+      special: the rule for given bounds and number of outputs, where the method knows them.
 
     Returns:
       A `Transformation`.
@@ -70,12 +75,24 @@ def build(
         assert machine.step is not None
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         step = _scaled(machine.step.step, sign * jnp.asarray(rate, state.level.dtype))
+        step = method.fitted(step, call.point, rule.bounds)
         return step, _forget(machine, step)
 
     init, update = _optax.initializer(begin), _optax.updater(name, has_aux, advance)
     machine = trial.machine(rule)._replace(any_structure=any_structure) if accepting else None
+
+    def specialized(bounds: Bounds | None, num_rows: int | None) -> Method:
+        assert special is not None
+        return trial.machine(special(bounds, num_rows))._replace(any_structure=any_structure)
+
     return Transformation(
-        init, update, method=machine, name=name, has_aux=has_aux, judges=accepting
+        init,
+        update,
+        method=machine,
+        name=name,
+        has_aux=has_aux,
+        judges=accepting,
+        special=specialized if accepting and special is not None else None,
     )
 
 
@@ -90,7 +107,7 @@ def _model(rule: Rule, state: State, call: Call) -> State:
     after = trial.remodel(
         rule,
         fresh,
-        lambda: linearized(call.fn, call.point),
+        lambda: rule.evaluate(call.fn, call.point),
         _optax.right_hand_side(call.updates, call.grad),
     )
     mismatch = jnp.zeros_like(state.level)
@@ -110,9 +127,11 @@ def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
     assert state.params is not None
     assert state.step is not None
     before = state.info
-    evaluation: Evaluation = value_and_grad(fn, tree.add(state.params, state.step.step))
+    step = method.fitted(state.step.step, state.params, rule.bounds)
+    point = tree.add(state.params, step)
+    evaluation: Evaluation = value_and_grad(fn, point)
     failed = ~state.modeled
-    after = trial.judge(rule, state, evaluation)
+    after = trial.judge(rule, state, evaluation, point)
     info = after.info._replace(
         status=jnp.where(before.status == 0, after.info.status, before.status),
         num_values=before.num_values + 1,
@@ -121,8 +140,7 @@ def _trial(rule: Rule, state: State, fn: ValueFn) -> tuple[Params, State]:
     kept = after.info.accepted & ~failed
     info = info._replace(accepted=kept, **rule.describe(after.model, after.size))
     after = after._replace(info=info)
-    step = tree.where(kept, state.step.step, tree.zeros_like(state.step.step))
-    return step, after
+    return tree.where(kept, step, tree.zeros_like(step)), after
 
 
 def _forget(state: State, new: Params) -> State:

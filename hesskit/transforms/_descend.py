@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import descent, method, objective, tree
+from hesskit.core import course, descent, method, objective, tree
+from hesskit.core.bounds import Bounds
+from hesskit.core.course import Course, Line
 from hesskit.core.derivatives import value_and_grad
-from hesskit.core.descent import Course, Line
 from hesskit.core.line_search import LineSearchInfo
-from hesskit.core.method import State
+from hesskit.core.method import Method, State
 from hesskit.core.pair import between
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
@@ -37,15 +38,15 @@ class _Loop(NamedTuple):
 
 def _rested(state: State) -> State:
     """The state between updates: the memory alone, no direction and no search."""
-    course = state.model
-    return state._replace(model=Course(course.history, course.table, None, None, None, None))
+    kept = state.model
+    return state._replace(model=Course(kept.history, kept.table, None, None, None, None))
 
 
 def _show(line: Line, state: State, call: Call) -> State:
     """The inverse of `_rested`, before a first direction."""
     shown = _optax.show(state, call.params, call.point)
     return shown._replace(
-        model=descent.begin(state.model.history, state.model.table, call.point),
+        model=course.begin(state.model.history, state.model.table, call.point),
         step=method.no_step(call.point),
         modeled=jnp.array(False),
         fresh=jnp.array(not _knows(line, call)),
@@ -133,7 +134,7 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
     """
 
     def begin(point: Params, params: Params) -> State:
-        return _optax.hide(_rested(descent.start(line, point)), params)
+        return _optax.hide(_rested(course.start(line, point)), params)
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
         ready, coarse = _given(line, _show(line, state, call), call)
@@ -143,8 +144,18 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
         none = tree.zeros_like(call.point)
         return tree.where(after.info.accepted, out.state.step.step, none), _rested(after)
 
-    init, update = _optax.initializer(begin), _optax.updater(name, has_aux, advance)
-    return Transformation(init, update, method=descent.machine(line), name=name, has_aux=has_aux)
+    def special(bounds: Bounds | None, num_outputs: int | None) -> Method:
+        del num_outputs
+        return descent.machine(line._replace(bounds=bounds))
+
+    return Transformation(
+        _optax.initializer(begin),
+        _optax.updater(name, has_aux, advance),
+        method=descent.machine(line),
+        name=name,
+        has_aux=has_aux,
+        special=None if line.boxed is None else special,
+    )
 
 
 class UnsearchedState(NamedTuple):
@@ -228,7 +239,7 @@ def build_unsearched(
 
     def begin(point: Params, params: Params) -> UnsearchedState:
         del params
-        state = descent.start(line, point)
+        state = course.start(line, point)
         return UnsearchedState(
             count=state.count,
             known=jnp.array(False),

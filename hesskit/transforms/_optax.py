@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from hesskit.core import errors, objective, tree
+from hesskit.core.bounds import Bounds
 from hesskit.core.method import Method, State
 from hesskit.core.types import Array, Params
 
@@ -32,12 +33,15 @@ class Transformation(optax.GradientTransformationExtraArgs):
       name: the factory's name, for messages and `Result.method`.
       has_aux: whether `value_fn` returns (value, aux) in `update`.
       judges: whether a step is compared before it is taken; None where a wrapper cannot know.
+      special: `(bounds, number of outputs) -> Method`, the machine that stays in a box (None: no
+        box) and suits the shape of the objective; None where there is none.
     """
 
     method: Method | None
     name: str
     has_aux: bool
     judges: bool | None
+    special: Callable[[Bounds | None, int | None], Method] | None
 
     def __new__(
         cls,
@@ -48,11 +52,13 @@ class Transformation(optax.GradientTransformationExtraArgs):
         name: str,
         has_aux: bool = False,
         judges: bool | None = None,
+        special: Callable[[Bounds | None, int | None], Method] | None = None,
     ) -> "Transformation":
         """The 2-tuple with its attributes."""
         self = super().__new__(cls, init, update)
         self.method, self.name, self.has_aux = method, name, has_aux
         self.judges = judges if method is None else True
+        self.special = special
         return self
 
 

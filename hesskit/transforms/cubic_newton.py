@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
 from hesskit.core.acceptance import Trial
-from hesskit.core.method import Context, Rule, Step
+from hesskit.core.rule import Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.method import Context, Rule, Step
+from hesskit.core.rule import Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum

@@ -18,12 +18,15 @@ Byrd, Nocedal & Schnabel (1994); Hager & Zhang (2005) for the length.
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from hesskit.core import errors, tree
-from hesskit.core.descent import Line
-from hesskit.core.types import Params
-from hesskit.curvature import secant
+from hesskit.core.bounds import Bounds
+from hesskit.core.course import Line
+from hesskit.core.types import Array, Params
+from hesskit.curvature import secant, secant_box
 from hesskit.curvature.secant import History, Table
 from hesskit.transforms import _descend
 from hesskit.transforms._optax import Transformation, memoize
@@ -46,6 +49,30 @@ def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tup
     return table, tree.negative(product)
 
 
+def _boxed(
+    history: History,
+    table: Table,
+    grad: Params,
+    params: Params,
+    box: Bounds,
+    first: Array,
+    *,
+    scaled: bool,
+) -> tuple[Params, Array]:
+    """The step to a face of the box, raveled on the way."""
+    num = table.cross.shape[0]
+    age = (table.newest - jnp.arange(num, dtype=table.newest.dtype)) % num
+    steps, changes = (jax.vmap(tree.ravel)(rows) for rows in (history.steps, history.changes))
+    dtype, x = table.cross.dtype, tree.ravel(params)
+    matrix = secant_box.compact(
+        steps.astype(dtype), changes.astype(dtype), age, table.num_pairs, scaled=scaled
+    )
+    bare = matrix._replace(theta=jnp.where(table.num_pairs > 0, matrix.theta, 1 / first))
+    lower, upper = (tree.ravel(side) - x for side in box)
+    step = secant_box.boxed_step(bare, tree.ravel(grad), lower, upper)
+    return tree.unravel(step, params), secant_box.reach(step, lower, upper)
+
+
 def line(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> Line:
     """L-BFGS for the line-search machine; `bare` keeps pairs of negative curvature."""
     return Line(
@@ -53,6 +80,7 @@ def line(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> L
         learn=functools.partial(secant.push, any_sign=bare),
         direct=functools.partial(_direct, scaled=scale_init_precond),
         shortened=scale_init_precond,
+        boxed=functools.partial(_boxed, scaled=scale_init_precond),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import errors, line_search
-from hesskit.core.descent import Line
+from hesskit.core.course import Line
 from hesskit.core.line_search import Rules
 from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params

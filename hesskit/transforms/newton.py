@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from hesskit.core import acceptance, errors, tree
 from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
-from hesskit.core.method import Built, Context, Rule, Step
+from hesskit.core.rule import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
 from hesskit.core.derivatives import Evaluation
-from hesskit.core.method import Built, Context, Rule, Step
+from hesskit.core.rule import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params, Product
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum
@@ -108,7 +108,7 @@ def _empty_krylov(params: Params, *, num_krylov: Any) -> Krylov:
 
     def explore(g: Params) -> Krylov:
         zero = jnp.zeros((), tree.result_dtype(g))
-        return _explore(lambda v: v, g, steps, zero, Context(g, zero, zero > 0))
+        return _explore(lambda v: v, g, steps, zero, Context(g, zero, zero > 0, zero))
 
     shapes = jax.eval_shape(explore, tree.zeros_like(params))
     return jax.tree.map(tree.zeros_of, shapes)

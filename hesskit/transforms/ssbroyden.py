@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import errors, tree
-from hesskit.core.descent import Line
+from hesskit.core.course import Line
 from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params
 from hesskit.transforms import _descend

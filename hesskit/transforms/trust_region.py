@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, errors, tree
-from hesskit.core.method import Context, Rule, Step
+from hesskit.core.rule import Context, Rule, Step
 from hesskit.core.types import Array, Params
 from hesskit.curvature import spectral
 from hesskit.curvature.spectral import Spectrum
@@ -42,7 +42,8 @@ class TrustRegionInfo(NamedTuple):
 
 
 def _solve(model: Spectrum, grad: Params, size: Array, context: Context) -> Step:
-    del grad
+    if context.bounds is not None:
+        return spectral.bounded_step(model, grad, size, context)
     best = trust_region_step(model.eigenvalues, model.coefficients, size)
     return spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary)
 
@@ -52,7 +53,7 @@ def _first_radius(model: Spectrum, grad: Params, context: Context) -> Array:
     return acceptance.first_radius(model.scale * tree.ravel(context.params), jnp.min(model.scale))
 
 
-def _rule(radius: Any, scaling: str | None, chunk_size: int | None) -> Rule:
+def _rule(radius: Any, scaling: str | None, chunk_size: int | None, bounds: Any = None) -> Rule:
     errors.check_number(radius, name="radius", open_low=True, schedule=True)
     errors.check_choice(scaling, (None, "curvature"), name="scaling")
     errors.check_count(chunk_size, name="chunk_size")
@@ -66,6 +67,7 @@ def _rule(radius: Any, scaling: str | None, chunk_size: int | None) -> Rule:
         first_size=_first_radius,
         describe=lambda model, size: {"radius": size},
         size=radius,
+        bounds=bounds,
     )
 
 
@@ -76,6 +78,7 @@ def trust_region(
     radius: Any = None,
     scaling: str | None = None,
     chunk_size: int | None = None,
+    bounds: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""Newton's method in a trust region, each subproblem solved exactly; the method of choice.
@@ -93,6 +96,8 @@ def trust_region(
       scaling: None for a round region, D = 1. "curvature": D_ii is the largest sqrt|H_ii| so far
         (More 1978), for parameters of unlike units.
       chunk_size: Hessian columns found at once; None: by memory.
+      bounds: `(lower, upper)`, prefix trees of params, or `{"path": (lower, upper)}`; None or inf
+        means none. Steps are minimizers on the faces of the box. The start must be inside.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
@@ -120,11 +125,14 @@ def trust_region(
       More & Sorensen (1983), SIAM J. Sci. Stat. Comput. 4, 553-572.
       Nocedal & Wright (2006), Numerical Optimization, Algorithm 4.1 and section 4.3.
     """
+    rule = _rule(radius, scaling, chunk_size, bounds)
     return _build.build(
-        _rule(radius, scaling, chunk_size),
+        rule,
         name="trust_region",
         learning_rate=learning_rate,
         has_aux=has_aux,
+        any_structure=bounds is None,
+        special=lambda box, _: rule if box is None else rule._replace(bounds=box),
     )
 
 

@@ -11,10 +11,19 @@ import optax
 import pytest
 
 import hesskit
+from tests.contracts.support import Fn, structured
+
+STRUCTURED = (
+    hesskit.gauss_newton,
+    hesskit.levenberg_marquardt,
+    hesskit.scale_by_gauss_newton,
+    hesskit.scale_by_levenberg_marquardt,
+)
+"""Factories of transforms that need an objective with its structure."""
 
 
 class Case(NamedTuple):
-    """A factory with its arguments; `make()` calls it."""
+    """A factory with its arguments; `make()` calls it, `of(fn)` is `fn` in the form it takes."""
 
     factory: Callable[..., optax.GradientTransformationExtraArgs]
     kwargs: dict[str, Any]
@@ -22,6 +31,9 @@ class Case(NamedTuple):
 
     def make(self, **more: Any) -> optax.GradientTransformationExtraArgs:
         return self.factory(**self.kwargs, **more)
+
+    def of(self, fn: Fn) -> Fn:
+        return structured(fn) if self.factory in STRUCTURED else fn
 
 
 def _case(factory: Callable[..., Any], **kwargs: Any) -> Any:
@@ -37,6 +49,8 @@ DEFAULT_TRIALS = [
     _case(hesskit.trust_region),
     _case(hesskit.cubic_newton),
     _case(hesskit.newton_cg),
+    _case(hesskit.gauss_newton),
+    _case(hesskit.levenberg_marquardt),
 ]
 
 DEFAULT_SEARCHES = [
@@ -55,6 +69,8 @@ TRIALS = [
     _case(hesskit.trust_region, radius=0.5, scaling="curvature"),
     _case(hesskit.cubic_newton, sigma=0.5),
     _case(hesskit.newton_cg, radius=0.5),
+    _case(hesskit.gauss_newton, linear_solver="cg"),
+    _case(hesskit.levenberg_marquardt, radius=0.5, scaling=1.0),
 ]
 """One update is one trial, from a model that may outlive it."""
 
@@ -75,6 +91,8 @@ _SCALED_TRIALS = [
     _case(hesskit.trust_region, learning_rate=0.5),
     _case(hesskit.cubic_newton, learning_rate=0.5),
     _case(hesskit.newton_cg, learning_rate=0.5),
+    _case(hesskit.gauss_newton, learning_rate=0.5),
+    _case(hesskit.levenberg_marquardt, learning_rate=0.5),
 ]
 
 _SCALED_SEARCHES = [
@@ -92,6 +110,8 @@ PAIRS = [
     (hesskit.scale_by_trust_region, hesskit.trust_region),
     (hesskit.scale_by_cubic_newton, hesskit.cubic_newton),
     (hesskit.scale_by_newton_cg, hesskit.newton_cg),
+    (hesskit.scale_by_gauss_newton, hesskit.gauss_newton),
+    (hesskit.scale_by_levenberg_marquardt, hesskit.levenberg_marquardt),
     (hesskit.scale_by_lbfgs, hesskit.lbfgs),
 ]
 
@@ -108,5 +128,5 @@ UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 EVALUATING = [*GLOBALIZED, *UNJUDGED]
 """All but those that use the gradients they are given and nothing else."""
 
-PARTS = {_case(scale_by).id: (scale_by, factory) for scale_by, factory in PAIRS}
+PARTS = {scale_by.__name__: (_case(scale_by), _case(factory)) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""

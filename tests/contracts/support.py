@@ -1,6 +1,11 @@
-"""The objective and the step that most clauses share: one compilation a transform."""
+"""The objective and the step that most clauses share: one compilation a transform.
+
+Objectives are scalar functions. `Case.of` gives each to a transform in the form that it takes:
+as it is, or `structured` for those that need the residuals.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +13,39 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tests.contracts.registry import Case
+import hesskit
 
 Array = jax.Array
+Fn = Callable[..., Any]
+
+
+def abs_sq(x: Array) -> Array:
+    """|x|^2, real, with a derivative at 0."""
+    return jnp.real(x) ** 2 + jnp.imag(x) ** 2
+
+
+def squares(residuals: Fn) -> Fn:
+    """The sum of |r|^2 over a pytree of residuals, as a function that carries them."""
+
+    @functools.wraps(residuals)
+    def total(params: Any, *args: Any, **data: Any) -> Array:
+        leaves = jax.tree.leaves(residuals(params, *args, **data))
+        return functools.reduce(jnp.add, [jnp.sum(abs_sq(r)) for r in leaves])
+
+    total.residuals = residuals
+    return total
+
+
+def _itself(params: Any) -> Any:
+    return params
+
+
+def structured(fn: Fn) -> Fn:
+    """`fn` in the form of least squares, or as a loss of params where it has no residuals."""
+    residuals = getattr(fn, "residuals", None)
+    if residuals is None:
+        return hesskit.composite(fn, _itself)
+    return hesskit.least_squares_loss(residuals, weights=2.0)  # half the sum of squares, twice
 
 
 class World(NamedTuple):
@@ -38,18 +73,33 @@ def data(*, shift: float = 0.0, wall: float = np.inf, bump: float = 0.0) -> Worl
     return World(start(), *numbers)
 
 
-def bowl(params: Any) -> Array:
+@squares
+def bowl(params: Any) -> tuple[Array, ...]:
     """Rosenbrock's function of `a`, and a square of `c`, in any dtype."""
     x, y, c = params["a"][0], params["a"][1], params["b"]["c"]
-    return (1 - x) ** 2 + 10 * (y - x * x) ** 2 + (c - x) ** 2
+    return 1 - x, 10**0.5 * (y - x * x), c - x
 
 
 def world(params: Any, about: World) -> Array:
     """`bowl`, shifted and walled in as `about` says."""
+    return bowl(_shifted(params, about)) + _height(params, about)
+
+
+# A wall of -inf has no residual but NaN, which is as little a number.
+world.residuals = lambda params, about: (
+    *bowl.residuals(_shifted(params, about)),
+    jnp.sqrt(_height(params, about)),
+)
+
+
+def _shifted(params: Any, about: World) -> Any:
+    return jax.tree.map(lambda a: a - about.shift, params)
+
+
+def _height(params: Any, about: World) -> Array:
     gaps = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), params, about.start)
     far = jnp.stack(jax.tree.leaves(gaps)).max() > about.wall
-    moved = jax.tree.map(lambda a: a - about.shift, params)
-    return bowl(moved) + jnp.where(far, about.bump, 0)
+    return jnp.where(far, about.bump, 0)
 
 
 class Moved(NamedTuple):
@@ -68,19 +118,14 @@ def advance(opt: Any, fn: Any, params: Any, state: Any, *args: Any) -> Moved:
     return Moved(optax.apply_updates(params, updates), state, updates, value)
 
 
-def abs_sq(x: Array) -> Array:
-    """|x|^2, real, with a derivative at 0."""
-    return jnp.real(x) ** 2 + jnp.imag(x) ** 2
-
-
 _STEPPERS: dict[str, Any] = {}
 
 
-def stepper(case: Case) -> tuple[Any, Any]:
+def stepper(case: Any) -> tuple[Any, Any]:
     """The transform and its jitted `step(params, state, about) -> Moved` in `world`."""
     if case.name not in _STEPPERS:
         opt = case.make()
-        _STEPPERS[case.name] = opt, jax.jit(functools.partial(advance, opt, world))
+        _STEPPERS[case.name] = opt, jax.jit(functools.partial(advance, opt, case.of(world)))
     return _STEPPERS[case.name]
 
 

@@ -33,14 +33,14 @@ def test_leaves_that_are_no_floats(case, kind):
         opt.init(params)
     good = opt.init({"a": jnp.ones(2), "b": [jnp.ones(()), jnp.ones(2)]})
     with pytest.raises(TypeError, match=said):
-        opt.update(params, good, params, value_fn=bowl)
+        opt.update(params, good, params, value_fn=case.of(bowl))
 
 
 @each_default
 def test_empty_params(case):
     opt = case.make()
     with pytest.raises(ValueError, match="params has no leaves"):
-        opt.update({}, opt.init({}), {}, value_fn=lambda p: jnp.zeros(()))
+        opt.update({}, opt.init({}), {}, value_fn=case.of(lambda p: jnp.zeros(())))
 
 
 @each_default
@@ -63,18 +63,18 @@ def test_trees_that_do_not_match(case):
     opt, params = case.make(), start()
     state, short = opt.init(params), {"a": params["a"]}
     with pytest.raises(ValueError, match="updates must have the structure of params"):
-        opt.update(short, state, params, value_fn=bowl)
+        opt.update(short, state, params, value_fn=case.of(bowl))
     with pytest.raises(ValueError, match="grad must have the structure of params"):
-        opt.update(params, state, params, value_fn=bowl, grad=short)
+        opt.update(params, state, params, value_fn=case.of(bowl), grad=short)
     with pytest.raises(ValueError, match=r"updates\['a'\] has shape \(\), params \(2,\)"):
-        opt.update(swapped(params), state, params, value_fn=bowl)
+        opt.update(swapped(params), state, params, value_fn=case.of(bowl))
     with pytest.raises(ValueError, match=r"grad\['a'\] has shape \(\), params \(2,\)"):
-        opt.update(params, state, params, value_fn=bowl, grad=swapped(params))
+        opt.update(params, state, params, value_fn=case.of(bowl), grad=swapped(params))
     with pytest.raises(ValueError, match=r"state of other params.*call init\(params\) again"):
-        opt.update(swapped(params), state, swapped(params), value_fn=bowl)
+        opt.update(swapped(params), state, swapped(params), value_fn=case.of(bowl))
     half = jax.tree.map(lambda a: a.astype("float16"), params)
     with pytest.raises(ValueError, match="state of other params"):
-        opt.update(half, state, half, value_fn=bowl)
+        opt.update(half, state, half, value_fn=case.of(bowl))
 
 
 @each_default
@@ -90,7 +90,7 @@ def test_trees_that_do_not_match(case):
 def test_value_that_is_no_real_scalar(case, value, kind, said):
     opt, params = case.make(), start()
     with pytest.raises(kind, match=said):
-        opt.update(params, opt.init(params), params, value_fn=bowl, value=value)
+        opt.update(params, opt.init(params), params, value_fn=case.of(bowl), value=value)
 
 
 BAD_VALUES = {
@@ -113,7 +113,7 @@ def test_losses_that_are_no_real_scalar(case, kind):
     opt, params = case.make(), start()
     state = opt.init(params)
     with pytest.raises(error, match=said):
-        opt.update(params, state, params, value_fn=fn)
+        opt.update(params, state, params, value_fn=case.of(fn))
 
 
 @each_default
@@ -127,4 +127,4 @@ def test_value_fn_that_is_no_function(case):
 def test_args_of_the_wrong_kind(case):
     opt, params = case.make(), start()
     with pytest.raises(TypeError, match="args must be a tuple or a dict"):
-        opt.update(params, opt.init(params), params, value_fn=bowl, args=jnp.ones(3))
+        opt.update(params, opt.init(params), params, value_fn=case.of(bowl), args=jnp.ones(3))

@@ -44,7 +44,7 @@ def test_other_arguments_give_another_object(case):
 
 @each
 def test_ignores_unknown_keywords(case):
-    trace(case.make(), bowl, obj_fn=bowl, loss_scale=3.0, step_name="first")
+    trace(case.make(), case.of(bowl), obj_fn=bowl, loss_scale=3.0, step_name="first")
 
 
 @pytest.mark.parametrize("case", EVALUATING)
@@ -59,12 +59,12 @@ def test_params_are_required(case):
     opt, params = case.make(), start()
     said = "update needs the current params.*requires the current value of parameters"
     with pytest.raises(ValueError, match=said):
-        opt.update(params, opt.init(params), value_fn=bowl)
+        opt.update(params, opt.init(params), value_fn=case.of(bowl))
 
 
 @each
 def test_updates_are_like_params(case):
-    updates, _ = trace(case.make(), bowl)
+    updates, _ = trace(case.make(), case.of(bowl))
     assert jax.tree.map(lambda a: (a.shape, a.dtype), updates) == jax.tree.map(
         lambda a: (a.shape, a.dtype), start()
     )
@@ -85,10 +85,10 @@ def test_only_learning_rate_is_positional(case):
 
 @pytest.mark.parametrize("name", PARTS)
 def test_scale_by_is_the_step_uphill(name):
-    part, whole = PARTS[name]
+    part, whole = (param.values[0] for param in PARTS[name])
     params, grad = start(), jax.grad(bowl)(start())
-    up, down = part(), whole(0.25)
-    fn = {"value_fn": bowl}
+    up, down = part.make(), whole.make(learning_rate=0.25)
+    fn = {"value_fn": part.of(bowl)}
     uphill, _ = up.update(grad, up.init(params), params, **fn)
     step, _ = down.update(grad, down.init(params), params, **fn)
     for a, b in zip(jax.tree.leaves(uphill), jax.tree.leaves(step), strict=True):

@@ -28,7 +28,7 @@ import pytest
 
 import hesskit
 from tests.contracts.registry import DEFAULTS, Case
-from tests.contracts.support import abs_sq, assert_same, bowl, start, types
+from tests.contracts.support import assert_same, bowl, squares, start, types
 
 pytestmark = pytest.mark.slow  # five minutes of one core with nothing compiled yet
 
@@ -76,24 +76,24 @@ def move(opt, fn, params, state, **more):
 def parabola(dtype):
     final = jnp.array([1.0, -1.0, 1.0], dtype)
     final *= jnp.array(1 + 1j if jnp.iscomplexobj(final) else 1, dtype)
-    fn = lambda params: jnp.sum(abs_sq(params - final))
+    fn = squares(lambda params: params - final)
     return jnp.array([-1.0, 10.0, 1.0], dtype), final, fn
 
 
 def rosenbrock(dtype):
     a = jnp.array(1 + 1j if jnp.issubdtype(dtype, jnp.complexfloating) else 1, dtype)
-    fn = lambda params: abs_sq(a - params[0]) + 100 * abs_sq(params[1] - params[0] ** 2)
+    fn = squares(lambda params: (a - params[0], 10 * (params[1] - params[0] ** 2)))
     return jnp.zeros(2, dtype), jnp.stack([a, a**2]), fn
 
 
 def matrix_parabola(dtype):
     final = jnp.array([[3.0, -2.0], [1.0, 4.0]], dtype)
-    return jnp.zeros((2, 2), dtype), final, lambda params: jnp.sum(abs_sq(params - final))
+    return jnp.zeros((2, 2), dtype), final, squares(lambda params: params - final)
 
 
 def mixed_tensor_target(dtype):
     final = (jnp.array([1.0, -1.0, 2.0], dtype), jnp.array([[1.0, 0.0], [-1.0, 1.0]], dtype))
-    fn = lambda params: sum(jnp.sum(abs_sq(a - b)) for a, b in zip(params, final, strict=True))
+    fn = squares(lambda params: [a - b for a, b in zip(params, final, strict=True)])
     return jax.tree.map(jnp.zeros_like, final), final, fn
 
 
@@ -101,7 +101,7 @@ def assert_reaches(case, target, dtype, num_steps):
     """`tree.map_params` passes, steps arrive, and the second call compiles nothing."""
     opt = complete(case)
     params, final, fn = target(jnp.dtype(dtype))
-    step = jax.jit(functools.partial(move, opt, fn))
+    step = jax.jit(functools.partial(move, opt, case.of(fn)))
     state = optax.tree.map_params(opt, lambda leaf: leaf, opt.init(params))
     for _ in range(num_steps):
         params, state = step(params, state)
@@ -131,7 +131,7 @@ def test_optimizers_accept_extra_args(case):
     params, _, fn = rosenbrock(jnp.dtype("float32"))
     opt = case.make()
     more = {"unexpected_extra_args_your_optimizer_doesnt_expect": 1}
-    jax.eval_shape(functools.partial(move, opt, fn, **more), params, opt.init(params))
+    jax.eval_shape(functools.partial(move, opt, case.of(fn), **more), params, opt.init(params))
 
 
 @each
@@ -139,7 +139,7 @@ def test_optimizers_can_be_wrapped_in_inject_hyperparams(case):
     """AliasTest and ContribTest: the same updates and inner state as without."""
     opt, injected = case.make(), optax.inject_hyperparams(case.factory)(**case.kwargs)
     params = [-jnp.ones((2, 3)), jnp.ones((2, 5, 2))]
-    fn = lambda p: sum(jnp.sum(a) + jnp.sum(a**2) for a in p)
+    fn = case.of(lambda p: sum(jnp.sum(a) + jnp.sum(a**2) for a in p))
     updates, state = jax.jit(functools.partial(ask, opt, fn))(params, opt.init(params))
     again, wrapped = jax.jit(functools.partial(ask, injected, fn))(
         params, jax.jit(injected.init)(params)
@@ -155,7 +155,7 @@ def test_optimizers_can_be_wrapped_in_inject_hyperparams(case):
 def test_preserve_dtype(case, dtype):
     """AliasTest and ContribTest."""
     params = jnp.array([1.0, 2.0], dtype)
-    opt, fn = case.make(), lambda x: jnp.sum(x**2)
+    opt, fn = case.make(), case.of(lambda x: jnp.sum(x**2))
     updates, _ = jax.eval_shape(functools.partial(ask, opt, fn), params, opt.init(params))
     assert updates.dtype == params.dtype
 
@@ -169,6 +169,7 @@ def test_state_shape_dtype_shard_stability(case, dtype):
     with jax.enable_x64(dtype in ("float64", "complex128")):
         opt = case.make()
         params, _, fn = parabola(jnp.dtype(dtype))
+        fn = case.of(fn)
 
         def step(params, state):
             value, grad = jax.value_and_grad(fn)(params)
@@ -195,7 +196,7 @@ def test_state_shape_dtype_shard_stability(case, dtype):
 def test_gradient_accumulation(case, dtype):
     """AliasTest and ContribTest: zeros until the last mini-step."""
     opt = optax.MultiSteps(case.make(), every_k_schedule=4)
-    params, fn = jnp.array([1.0, 2.0], dtype), lambda x: jnp.sum(x**2)
+    params, fn = jnp.array([1.0, 2.0], dtype), case.of(lambda x: jnp.sum(x**2))
     updates, _ = jax.jit(functools.partial(ask, opt, fn))(params, opt.init(params))
     assert_same(updates, jnp.zeros_like(params))
 
@@ -207,7 +208,8 @@ def test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such(case
     ends = []
     for rate in (optax.constant_schedule(0.1), 0.1):
         opt = case.make(learning_rate=rate)
-        step, there, state = jax.jit(functools.partial(move, opt, fn)), params, opt.init(params)
+        step = jax.jit(functools.partial(move, opt, case.of(fn)))
+        there, state = params, opt.init(params)
         for _ in range(10):
             there, state = step(there, state)
         ends.append(there)
@@ -218,9 +220,10 @@ def test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such(case
 # ShardingTest
 
 
+@squares
 def quartic(params):
     wide = params.astype("float32")
-    return jnp.sum((wide - 1) ** 2) + jnp.sum(wide**4)
+    return wide - 1, wide**2
 
 
 @pytest.fixture
@@ -250,7 +253,7 @@ def test_state_sharding_type_init_match_update(case, sharded):
     """ShardingTest, traced: optax leaves out the line searches."""
     opt = case.make()
     state = opt.init(sharded)
-    program = jax.make_jaxpr(functools.partial(ask, opt, quartic))(sharded, state)
+    program = jax.make_jaxpr(functools.partial(ask, opt, case.of(quartic)))(sharded, state)
     updates, *after = map(str, program.out_avals)
     assert updates == str(jax.typeof(sharded))
     assert after == types_of(state)
@@ -273,7 +276,7 @@ def test_state_sharding_type_preserved_with_jit(case, sharded):
     opt = case.make()
     state = opt.init(sharded)
     assert types_of(jax.jit(opt.init)(sharded)) == types_of(state)
-    program = jax.make_jaxpr(jax.jit(functools.partial(ask, opt, quartic)))(sharded, state)
+    program = jax.make_jaxpr(jax.jit(functools.partial(ask, opt, case.of(quartic))))(sharded, state)
     assert list(map(str, program.out_avals)) == [str(jax.typeof(sharded)), *types_of(state)]
 
 
@@ -580,7 +583,7 @@ def test_hyperparam_dtypes(case, hyper, dtype):
     make = optax.inject_hyperparams(case.factory, hyperparam_dtype=jnp.dtype(hyper))
     opt, params = make(learning_rate=0.5, **case.kwargs), jnp.ones(3, dtype)
     state = opt.init(params)
-    fn = lambda x: jnp.sum(x**2)
+    fn = case.of(lambda x: jnp.sum(x**2))
     updates, after = jax.eval_shape(functools.partial(ask, opt, fn), params, state)
     for each in (state, after):
         assert each.hyperparams["learning_rate"].dtype == hyper

@@ -16,6 +16,7 @@ from tests.contracts.support import (
     assert_same,
     bowl,
     data,
+    squares,
     start,
     stepper,
     types,
@@ -34,11 +35,12 @@ def in_dtype(name):
     return jax.tree.map(lambda a: a.astype(name), start())
 
 
+@squares
 def loss(params):
-    """`bowl` of the moduli, in float32 at least."""
+    """The residuals of `bowl` of the moduli, in float32 at least."""
     real = jax.tree.map(lambda a: jnp.abs(a - 3) ** 2, params)
     wide = jax.tree.map(lambda a: a.astype("float32") if a.dtype.itemsize < 4 else a, real)
-    return bowl(wide)
+    return bowl.residuals(wide)
 
 
 def assert_stable(opt, fn, params, **given):
@@ -66,7 +68,7 @@ def abstract(tree):
 @each
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "complex64", "mixed"])
 def test_types_are_kept(case, name):
-    assert_stable(case.make(), loss, in_dtype(name))
+    assert_stable(case.make(), case.of(loss), in_dtype(name))
 
 
 @each
@@ -74,7 +76,7 @@ def test_types_are_kept(case, name):
 def test_types_are_kept_with_x64(case, name, float64):
     """float32 params stay float32, and nothing that they cause is float64."""
     params = in_dtype(name)
-    assert_stable(case.make(), loss, params)
+    assert_stable(case.make(), case.of(loss), params)
     if name in ("float32", "float16"):
         assert all(leaf.dtype != "float64" for leaf in jax.tree.leaves(case.make().init(params)))
 
@@ -84,8 +86,10 @@ def test_types_are_kept_with_x64(case, name, float64):
 def test_value_in_another_dtype(case, name, float64):
     wide = lambda params: loss(params).astype(name)
     value = jnp.ones((), name)
-    assert_stable(case.make(), loss, in_dtype("float32"), value=value, grad=in_dtype("float16"))
-    assert_stable(case.make(), wide, in_dtype("float32"), value=value)
+    assert_stable(
+        case.make(), case.of(loss), in_dtype("float32"), value=value, grad=in_dtype("float16")
+    )
+    assert_stable(case.make(), case.of(wide), in_dtype("float32"), value=value)
 
 
 @each
@@ -105,7 +109,7 @@ def test_carries_of_scan_while_and_fori(case):
 
     def body(carry, _=None):
         params, state = carry
-        moved = advance(opt, bowl, params, state)
+        moved = advance(opt, case.of(bowl), params, state)
         return (moved.params, moved.state), moved.value
 
     def loops(params):
@@ -176,7 +180,9 @@ def test_leaves_that_are_no_arrays(case):
     params = {"a": 0.5, "b": None, "c": np.float32(0.2), "d": (np.ones(2, np.float32), ())}
     fn = lambda p: (p["a"] - 1) ** 2 + jnp.sum((p["d"][0] * p["c"]) ** 2)
     state = opt.init(params)
-    updates, after = jax.eval_shape(lambda p, s: opt.update(p, s, p, value_fn=fn), params, state)
+    updates, after = jax.eval_shape(
+        lambda p, s: opt.update(p, s, p, value_fn=case.of(fn)), params, state
+    )
     assert abstract(after) == abstract(state)
     assert updates["b"] is None
     assert updates["a"].dtype == jnp.float32

@@ -1,6 +1,7 @@
 """Inside optax's wrappers, and under JAX's transformations."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,16 @@ import pytest
 
 import hesskit
 from tests.contracts.registry import ALL, DEFAULTS
-from tests.contracts.support import advance, assert_same, bowl, data, start, stepper, types, world
+from tests.contracts.support import (
+    advance,
+    assert_same,
+    bowl,
+    data,
+    squares,
+    start,
+    stepper,
+    types,
+)
 
 each = pytest.mark.parametrize("case", ALL)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
@@ -33,7 +43,7 @@ WRAPPERS = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_a_wrapped_transform_takes_the_same_steps(case, name):
     opt = WRAPPERS[name](case.make())
-    step = jax.jit(functools.partial(advance, opt, bowl))
+    step = jax.jit(functools.partial(advance, opt, case.of(bowl)))
     params, state = start(), opt.init(start())
     before = types(state)
     for _ in range(2):
@@ -55,20 +65,21 @@ def test_inject_hyperparams_without_static_args(case):
     params, state = start(), opt.init(start())
 
     def update(params, state):
-        return opt.update(params, state, params, value_fn=bowl)
+        return opt.update(params, state, params, value_fn=case.of(bowl))
 
     _, after = jax.eval_shape(update, params, state)
     shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
     assert shape(after) == shape(state)
-    numbers = {key: item for key, item in case.kwargs.items() if isinstance(item, float)}
-    assert set(state.hyperparams) == set(numbers)
+    defaults = {key: p.default for key, p in inspect.signature(case.factory).parameters.items()}
+    numbers = {key for key, item in (defaults | case.kwargs).items() if isinstance(item, float)}
+    assert set(state.hyperparams) == numbers
 
 
 @each_default
 def test_an_injected_learning_rate_can_be_set(case):
     opt = optax.inject_hyperparams(case.factory)(learning_rate=1.0)
     params, state = start(), opt.init(start())
-    update = jax.jit(lambda s: opt.update(params, s, params, value_fn=bowl)[0])
+    update = jax.jit(lambda s: opt.update(params, s, params, value_fn=case.of(bowl))[0])
     whole = update(state)
     state.hyperparams["learning_rate"] = jnp.full_like(state.hyperparams["learning_rate"], 0.5)
     half = update(state)
@@ -91,12 +102,12 @@ def test_wrappers_that_change_params_or_time(case, name):
     else:
         opt = optax.contrib.schedule_free(case.make(learning_rate=0.5), learning_rate=0.5)
     params, state = start(), opt.init(start())
-    shape = jax.eval_shape(functools.partial(advance, opt, bowl), params, state)
+    shape = jax.eval_shape(functools.partial(advance, opt, case.of(bowl)), params, state)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), shape.state) == jax.tree.map(
         lambda a: (a.shape, a.dtype), state
     )
     if name == "MultiSteps":
-        step = jax.jit(functools.partial(advance, opt, bowl))
+        step = jax.jit(functools.partial(advance, opt, case.of(bowl)))
         first = step(params, state)
         assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(first.updates))
         second = step(first.params, first.state)
@@ -115,15 +126,21 @@ def test_a_chain_of_two_shares_extra_arguments(case):
     opt = optax.chain(other, case.make())
     params = start()
     state = opt.init(params)
-    update = lambda p, s: opt.update(p, s, p, value_fn=bowl, obj_fn=bowl)
+    update = lambda p, s: opt.update(p, s, p, value_fn=case.of(bowl), obj_fn=bowl)
     assert jax.eval_shape(update, params, state)
+
+
+@squares
+def by_shift(params, shift):
+    """`world` without a wall."""
+    return bowl.residuals(jax.tree.map(lambda a: a - shift, params))
 
 
 @each_default
 def test_vmap_of_a_scan_of_steps(case):
     """Every lane is the run alone, whatever the others meet."""
     opt, step = stepper(case)
-    loss = lambda params, shift: world(params, data()._replace(shift=shift))
+    loss = case.of(by_shift)
 
     def run(params, shift):
         def body(carry, _):
@@ -150,7 +167,7 @@ def test_vmap_of_a_scan_of_steps(case):
 def test_forward_mode_through_a_step(case):
     """d(step)/d(shift) by JVP against a difference."""
     opt = case.make()
-    loss = lambda params, shift: world(params, data()._replace(shift=shift))
+    loss = case.of(by_shift)
 
     def moved(shift):
         state = opt.init(start())
@@ -163,9 +180,9 @@ def test_forward_mode_through_a_step(case):
     np.testing.assert_allclose(tangents[1], (values[2] - values[0]) / 0.02, rtol=0.05, atol=2e-2)
 
 
-def held(params, fn=bowl):
-    """`fn` of `a` alone, the rest as in `params`."""
-    return lambda some: fn({**some, "b": params["b"]})
+def held(params):
+    """`bowl` of `a` alone, the rest as in `params`."""
+    return squares(lambda some: bowl.residuals({**some, "b": params["b"]}))
 
 
 def alone(params):
@@ -180,8 +197,8 @@ def test_frozen_leaves_stay_and_free_ones_move_as_if_alone(case):
 
     @jax.jit
     def both(params, state, some, apart):
-        moved = advance(opt, bowl, params, state)
-        return moved, advance(inner, held(params), some, apart)
+        moved = advance(opt, case.of(bowl), params, state)
+        return moved, advance(inner, case.of(held(params)), some, apart)
 
     params, some = start(), alone(start())
     state, apart = opt.init(params), inner.init(some)
@@ -200,7 +217,7 @@ def test_masked_transforms_some_and_passes_the_rest(case):
     """The updates of the others are the gradient; the chosen ones are those of `freeze`."""
     opt, frozen = hesskit.masked(case.make(), "a"), hesskit.freeze(case.make(), "b")
     params, grad = start(), jax.grad(bowl)(start())
-    give = lambda opt: opt.update(grad, opt.init(params), params, value_fn=bowl)[0]
+    give = lambda opt: opt.update(grad, opt.init(params), params, value_fn=case.of(bowl))[0]
     updates, expected = jax.jit(lambda: (give(opt), give(frozen)))()
     assert_same(updates["b"], grad["b"])
     np.testing.assert_allclose(updates["a"], expected["a"], rtol=1e-5)
@@ -216,11 +233,11 @@ def test_partition_with_adam(case):
 
     @jax.jit
     def both():
-        updates = advance(opt, bowl, params, state).updates
+        updates = advance(opt, case.of(bowl), params, state).updates
         first, _ = adam.update(jax.grad(bowl)(params)["b"], adam.init(params["b"]))
         there = {**params, "b": optax.apply_updates(params["b"], first)}
         some = alone(params)
-        single = advance(inner, held(there), some, inner.init(some))
+        single = advance(inner, case.of(held(there)), some, inner.init(some))
         return updates, {"a": single.updates["a"], "b": first}, single.value
 
     updates, expected, reached = both()
@@ -233,4 +250,4 @@ def test_partition_with_adam(case):
 def test_optax_masked_names_ours(case):
     opt = optax.masked(case.make(), {"a": True, "b": False})
     with pytest.raises(TypeError, match=r"masked by optax.masked; use hesskit.masked instead"):
-        jax.eval_shape(lambda p: opt.update(p, opt.init(p), p, value_fn=bowl), start())
+        jax.eval_shape(lambda p: opt.update(p, opt.init(p), p, value_fn=case.of(bowl)), start())

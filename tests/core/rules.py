@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import acceptance, tree
-from hesskit.core.method import Built, Rule, Step
+from hesskit.core.rule import Built, Rule, Step
 
 
 class Info(NamedTuple):

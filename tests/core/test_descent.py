@@ -11,6 +11,7 @@ import pytest
 
 import hesskit
 from hesskit.core import descent, line_search
+from hesskit.core.course import Line
 from hesskit.core.derivatives import value_and_grad
 from hesskit.core.status import Status
 
@@ -242,7 +243,7 @@ class Held(NamedTuple):
 def uphill():
     """A machine whose direction points uphill."""
     return descent.machine(
-        descent.Line(
+        Line(
             empty=lambda params: ((), Held(jnp.ones((), jnp.int32))),
             learn=lambda history, table, pair, kept: (history, table),
             direct=lambda history, table, rhs: (table, rhs),

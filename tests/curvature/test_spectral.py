@@ -6,7 +6,7 @@ import pytest
 
 from hesskit.core import tree
 from hesskit.core.derivatives import linearized
-from hesskit.core.method import Context
+from hesskit.core.rule import Context
 from hesskit.curvature import spectral
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array(0.5)}

@@ -6,6 +6,9 @@ They need the extra `examples`; on a Python for which one of its packages has no
 import functools
 import importlib
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,6 +21,8 @@ pytestmark = pytest.mark.standard_promotion("flax and equinox are not ours")
 
 # A value, and the value that comes with a linearization, are two programs of one function.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+ROOT = Path(__file__).resolve().parents[2]
 
 EACH = pytest.mark.parametrize("make", [hesskit.newton_cg, hesskit.lbfgs])
 
@@ -228,3 +233,21 @@ def test_microbatched_is_the_mean_over_the_parts():
     )
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(split_up), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+# curve_fit
+
+
+def test_a_fit_with_errors(tmp_path):
+    """In a process of its own, since the script turns x64 on; the truth is mu = 0.42."""
+    path = ROOT / "tests" / "usecases" / "fit_with_errors.py"
+    done = subprocess.run(
+        [sys.executable, path, tmp_path], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    mu, error = re.search(r"peak/mu +(\S+) +(\S+)", done.stdout).groups()
+    assert abs(float(mu) - 0.42) < 4 * float(error)
+    assert "fixed" in done.stdout
+    assert "p = " in done.stdout
+    assert "Laplace" in done.stdout
+    assert {p.name for p in tmp_path.iterdir()} == {"fit.png", "corner.png", "correlation.png"}

@@ -1,0 +1,266 @@
+r"""Objectives with a structure: a convex loss of the outputs of a model.
+
+    f(p; data)  =  l(r(p; data); data)                                      (1)
+
+with r the inner function, whose outputs are any pytree, and l the outer loss. A `Composite` is the
+user's objective, called like a function. With its data filled in it is a `Structured`
+(core/structured.py), and everything that wraps an objective maps one to another.
+
+Source: Schraudolph (2002); Martens (2020), section 6.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import errors, objective, tree
+from hesskit.core.structured import Outer, Structured
+from hesskit.core.terms import ByParts, Term
+from hesskit.core.types import Array, Params
+
+
+def _positional(fn: Callable[..., Any], *, optional: bool = True) -> tuple[str, ...] | None:
+    """The names that `fn` takes by position after the first; None for any number of them."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return None
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    taken = [p for p in parameters[1:] if p.kind in kinds]
+    return tuple(p.name for p in taken if optional or p.default is inspect.Parameter.empty)
+
+
+def _names(fn: Callable[..., Any]) -> set[str]:
+    """What `fn` takes by name."""
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):
+        return set()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters[1:] if p.kind in kinds}
+
+
+def _joint_signature(inner: Callable[..., Any], outer: Callable[..., Any]) -> inspect.Signature:
+    """Params, then the data of `inner`, then that of `outer`; a name of both is one."""
+    first, *own = inspect.signature(inner).parameters.values()
+    if _positional(outer) != ():
+        own = [_by_name(p) for p in own]
+    names = {p.name for p in own}
+    others = list(inspect.signature(outer).parameters.values())[1:]
+    return inspect.Signature(
+        [first, *sorted([*own, *(p for p in others if p.name not in names)], key=_order)]
+    )
+
+
+def _by_name(p: inspect.Parameter) -> inspect.Parameter:
+    """An optional parameter as one that is given by name alone: data of `outer` comes behind."""
+    optional = p.default is not inspect.Parameter.empty
+    return p.replace(kind=inspect.Parameter.KEYWORD_ONLY) if optional else p
+
+
+def _order(p: inspect.Parameter) -> tuple[int, bool]:
+    return p.kind, p.default is not inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Composite(ByParts, Term):
+    """The objective (1): `composite(params, *data) -> ()`, or -> ((), aux).
+
+    Attributes:
+      outer: an object with the methods of `Outer`, each with the data behind its arguments.
+      inner: `inner(params, ...) -> outputs`, or -> (outputs, aux).
+      has_aux: whether `inner` returns a pair.
+    """
+
+    outer: Any
+    inner: Callable[..., Any]
+    has_aux: bool = False
+
+    def __post_init__(self) -> None:
+        """Takes the signature of both functions; TypeError if data could belong to either."""
+        if _positional(self.inner) is None and _positional(self.outer) != ():
+            raise TypeError(
+                "inner takes any number of arguments, so nobody knows which data is its own and "
+                "which that of outer; name its arguments"
+            )
+        try:
+            signature = _joint_signature(self.inner, self.outer)
+        except (TypeError, ValueError):  # some callables have no signature
+            return
+        object.__setattr__(self, "__signature__", signature)
+
+    def __call__(self, params: Params, *args: Any, **data: Any) -> Any:
+        """The value at `params`, or (value, aux)."""
+        whole = self.structure(args, data, self.names[0])
+        return whole(params) if self.has_aux else whole.without_aux()(params)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the user calls the objective's factory and its inner function."""
+        return getattr(self.outer, "names", ("composite", "inner"))
+
+    def _split(
+        self, args: tuple[Any, ...], caller: str
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]]:
+        """Positional data of `inner`, that of `outer`, which comes behind, and what both take."""
+        extra = _positional(self.outer)
+        own = _positional(self.inner, optional=extra == ())
+        count = len(args) if own is None else len(own)
+        first, last = args[:count], args[count:]
+        if extra is None:
+            return first, last, {}
+        both = dict(zip(own or (), first, strict=False))
+        both = {key: item for key, item in both.items() if key in _names(self.outer)}
+        rest = [key for key in extra if key not in both]
+        if len(last) > len(rest):
+            raise TypeError(
+                f"{caller} got {len(args)} positional data; {self.names[1]} takes {count} after "
+                f"params and the loss {len(rest)} after its outputs; pass what is optional by name"
+            )
+        if both:  # it stands among the names of what is behind
+            return first, (), {**both, **dict(zip(rest, last, strict=False))}
+        return first, last, {}
+
+    def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Structured:
+        """The objective with its data filled in."""
+        name = self.names[1]
+        first, last, both = self._split(args, caller)
+        inner_data = objective.named(self.inner, data, name)
+        outer_data = {**objective.named(self.outer, data, "outer"), **both}
+
+        def inner(params: Params) -> tuple[Any, Any]:
+            with errors.calling(name, params, caller):
+                out = self.inner(params, *first, **inner_data)
+            if not self.has_aux:
+                return _outputs(out, name), None
+            if not (isinstance(out, tuple) and len(out) == 2):
+                told = errors.describe(out)
+                raise TypeError(f"{name} must return (outputs, aux) with has_aux=True, got {told}")
+            return _outputs(out[0], name), out[1]
+
+        def fill(method: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(method)
+            def call(*given: Any) -> Any:
+                return method(*given, *last, **outer_data)
+
+            return call
+
+        loss = self.outer
+        return Structured(
+            inner,
+            Outer(
+                value=fill(loss),
+                hessian_product=fill(loss.hessian_product),
+                whiten=fill(loss.whiten),
+                residual=fill(loss.residual),
+                report=fill(loss.report),
+            ),
+        )
+
+
+def _outputs(out: Any, name: str) -> Any:
+    """`out` as a pytree of real arrays: a complex output is its two parts."""
+    leaves = jax.tree_util.tree_leaves_with_path(out)
+    if not leaves:
+        raise TypeError(f"{name} returned {out!r}, expected arrays; is a `return` missing?")
+    for path, leaf in leaves:
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            where = jax.tree_util.keystr(path) and f" at {jax.tree_util.keystr(path)}"
+            raise TypeError(f"{name} returned {dtype}{where}; derivatives need floats")
+    if all(jnp.size(leaf) == 0 for _, leaf in leaves):
+        raise ValueError(f"{name} returned {errors.describe(out)}: no entries; is the data empty?")
+    return objective.split(jax.tree.map(jnp.asarray, out))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Autodiff(ByParts):
+    """A convex loss of outputs by automatic differentiation, its factor by eigenvalues of H.
+
+    `whiten` forms the dense Hessian of the loss, (m, m) for m outputs.
+
+    Attributes:
+      fn: `fn(outputs, ...) -> ()`.
+    """
+
+    fn: Callable[..., Array]
+
+    def __post_init__(self) -> None:
+        """Takes the signature of `fn`, so that data finds its place by name."""
+        with contextlib.suppress(TypeError, ValueError):  # some callables have no signature
+            object.__setattr__(self, "__signature__", inspect.signature(self.fn))
+
+    def __call__(self, outputs: Any, *args: Any, **data: Any) -> Array:
+        """The loss, ()."""
+        return errors.check_value(self.fn(outputs, *args, **data), name="outer")
+
+    def hessian_product(self, outputs: Any, v: Any, *args: Any, **data: Any) -> Any:
+        """H v."""
+        grad = jax.grad(lambda r: self(r, *args, **data))
+        return jax.jvp(grad, (outputs,), (v,))[1]
+
+    def whiten(self, outputs: Any, v: Any, *args: Any, **data: Any) -> Any:
+        """F'v with F = Q sqrt(w), from H = Q diag(w) Q' where w > 0."""
+        flat = tree.ravel(outputs)
+        matrix = jax.hessian(lambda r: self(tree.unravel(r, outputs), *args, **data))(flat)
+        w, q = jnp.linalg.eigh(matrix)
+        return tree.unravel(jnp.sqrt(jnp.maximum(w, 0)) * (q.T @ tree.ravel(v)), outputs)
+
+    def residual(self, outputs: Any, *args: Any, **data: Any) -> None:
+        """None: the gradient may leave the range of F."""
+
+    def report(self, outputs: Any, aux: Any, *args: Any, **data: Any) -> Any:
+        """The aux of the inner function."""
+        del outputs, args, data
+        return aux
+
+
+def composite(
+    outer: Callable[..., Array], inner: Callable[..., Any], *, has_aux: bool = False
+) -> Composite:
+    r"""The objective `outer(inner(params, ...), ...)`, which keeps its structure.
+
+    Gauss-Newton methods use it: their matrix J'H J, with J the Jacobian of `inner` and H the
+    Hessian of `outer`, is positive semidefinite for a convex `outer`. Everywhere else it is a
+    function like any other: positional data goes to `inner` until its parameters are filled, the
+    rest to `outer` (where that takes some, what is optional in `inner` goes by name); named data to
+    whoever has the name.
+
+    Args:
+      outer: `outer(outputs, ...) -> ()`, convex in the outputs: one of `hesskit.losses`, or any
+        function (its Hessian is then found by automatic differentiation, and the dense methods
+        form it, m x m for m outputs).
+      inner: `inner(params, ...) -> outputs`, any pytree of float arrays, or `-> (outputs, aux)`.
+      has_aux: whether `inner` returns a pair.
+
+    Returns:
+      A function of params and data; it adds to other objectives and scales by numbers.
+
+    Raises:
+      TypeError: one of both is no function, or `inner` takes `*args`.
+
+    Example:
+      >>> import jax.numpy as jnp, hesskit
+      >>> model = lambda p, x: p[0] + p[1] * x
+      >>> quartic = lambda y, target: jnp.sum((y - target) ** 4)
+      >>> loss = hesskit.composite(quartic, model)
+      >>> print(loss(jnp.ones(2), jnp.arange(3.0), jnp.zeros(3)))
+      98.0
+    """
+    errors.check_callable(inner, name="inner")
+    errors.check_callable(outer, name="outer", of="outputs")
+    if _knows_curvature(inner):
+        raise TypeError("inner (second argument) must take params first, got a loss of outputs")
+    return Composite(outer if _knows_curvature(outer) else Autodiff(outer), inner, has_aux)
+
+
+def _knows_curvature(fn: Any) -> bool:
+    return all(hasattr(fn, name) for name in ("hessian_product", "whiten", "residual"))

@@ -1,0 +1,43 @@
+"""Prefix trees of numbers: one number for a whole subtree, or one for each leaf or entry."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import errors
+from hesskit.core.types import Array
+
+
+def fill(prefix: Any, like: Any, *, name: str) -> Any:
+    """A prefix tree of numbers and arrays as a full tree of arrays.
+
+    Args:
+      prefix: a prefix tree of `like`; a leaf of it goes to every leaf below, where it is either a
+        number or an array of that leaf's shape.
+      like: a pytree of float arrays, or of shapes and dtypes.
+      name: the argument's name, for messages.
+
+    Returns:
+      A tree with the structure, shapes and real dtypes of `like`.
+
+    Raises:
+      ValueError: the tree or a shape does not fit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(fill(2.0, {"a": jnp.zeros(3)}, name="sigma"))
+      {'a': Array([2., 2., 2.], dtype=float32)}
+    """
+    try:
+        full = jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, like)
+    except ValueError as error:
+        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {error}") from error
+
+    def leaf(item: Any, model: Any) -> Array:
+        array = jnp.asarray(item)
+        if array.shape not in ((), model.shape):
+            raise ValueError(f"{name} has shape {array.shape}, expected () or {model.shape}")
+        return jnp.broadcast_to(array.astype(jnp.finfo(model.dtype).dtype), model.shape)
+
+    return jax.tree.map(leaf, full, like)

@@ -1,0 +1,196 @@
+r"""Least squares: the fit of residuals, with the errors of its parameters.
+
+    minimize  1/2 sum_i scale^2 rho((r_i(p) / (sigma_i scale))^2)  over p   (1)
+
+The answer is that of `minimize` for `least_squares_loss`; the covariance of the parameters comes
+from the whitened Jacobian there (fit_result.py), in one more compiled function.
+
+Source: Nocedal & Wright (2006), chapter 10; Seber & Wild (2003), Nonlinear Regression, chapter 5.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hesskit.core import errors, objective
+from hesskit.core.bounds import Bounds, at_bound, parse
+from hesskit.core.composite import Structured
+from hesskit.core.residuals import least_squares_loss
+from hesskit.core.types import Array, Params, Scalar
+from hesskit.curvature.gauss_newton import evaluate
+from hesskit.solvers.call import MAX_STEPS, call, fixed_leaves
+from hesskit.solvers.fit_result import FitResult, fit_result
+from hesskit.solvers.inputs import hashable
+from hesskit.solvers.progress import Progress
+from hesskit.solvers.result import Result
+
+
+class _Answer(NamedTuple):
+    """What is known of the residuals at the answer."""
+
+    rows: Array  # (m, n), of all parameters; columns of fixed ones and of those at a bound are zero
+    at_bound: Array  # (n,), bool
+    num_residuals: Array  # (), int32, of positive weight
+
+
+def _whole(flags: Params, params: Params) -> Array:
+    """One bool an entry of params, raveled."""
+    full = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), flags, params)
+    return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(full)])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _answer(
+    loss: Callable[..., Any],
+    fixed: tuple[bool, ...],
+    params: Params,
+    args: Any,
+    data: dict[str, Any],
+    bounds: Bounds | None,
+) -> _Answer:
+    fn = objective.bind(loss, args=args, data=data, caller="least_squares")
+    assert isinstance(fn, Structured)
+    rows = evaluate(fn, params).rows().matrix
+    outputs, _ = fn.inner(params)
+    counted = fn.outer.whiten(outputs, jax.tree.map(jnp.ones_like, outputs))
+    held = _whole(jax.tree.unflatten(jax.tree.structure(params), list(fixed)), params)
+    stuck = jnp.zeros_like(held)
+    if bounds is not None:
+        stuck = _whole(at_bound(params, bounds), params) & ~held
+    num = sum(jnp.sum(leaf != 0) for leaf in jax.tree.leaves(counted))
+    return _Answer(jnp.where((held | stuck)[None, :], 0, rows), stuck, jnp.asarray(num, jnp.int32))
+
+
+def _with_errors(
+    result: Result,
+    loss: Callable[..., Any],
+    args: Any,
+    data: dict[str, Any],
+    fixed: Any,
+    bounds: Any,
+    absolute_sigma: bool,
+) -> FitResult:
+    """The answer with the covariance of its parameters."""
+    held, box = fixed_leaves(fixed, result.params), parse(bounds, result.params)
+    found = _answer(loss, held, result.params, args, data, box)
+    return fit_result(
+        result,
+        found.rows,
+        fixed=held,
+        at_bound=found.at_bound,
+        bounds=box,
+        chi2=2 * result.value,
+        num_residuals=found.num_residuals,
+        absolute_sigma=absolute_sigma,
+    )
+
+
+def least_squares(
+    residual_fn: Callable[..., Any],
+    params: Params,
+    optimizer: optax.GradientTransformation | None = None,
+    *,
+    args: Any = (),
+    has_aux: bool = False,
+    fixed: Any = None,
+    bounds: Any = None,
+    loss: str | Callable[[Array], Array] = "linear",
+    scale: Scalar = 1.0,
+    sigma: Any = None,
+    absolute_sigma: bool = False,
+    gtol: Any = None,
+    ftol: Any = None,
+    xtol: Any = None,
+    max_steps: Any = MAX_STEPS,
+    check: str = "second_order",
+    state: Any = None,
+    callback: Callable[[Progress], Any] | None = None,
+    history: bool | str = False,
+    progress: bool = False,
+) -> FitResult:
+    r"""The parameters that make residuals small, with their covariance and an honest status.
+
+    Minimizes half the sum of squared residuals over sigma, or a robust form of it, by
+    `hesskit.levenberg_marquardt()`. Everything that `hesskit.minimize` says of `args`, `fixed`,
+    `bounds`, tolerances, `state`, `history` and statuses holds here. Besides the gradient, the
+    method ends where the residual is orthogonal to the columns of the Jacobian to `gtol` (the
+    relative offset of Bates & Watts), which knows no units.
+
+    Args:
+      residual_fn: `residual_fn(params, ...) -> residuals`, any pytree of float or complex arrays, m
+        numbers in all, or `-> (residuals, aux)`. More parameters than residuals are fine.
+      params: the start, a pytree of real float arrays.
+      optimizer: any optax transformation; None chooses `hesskit.levenberg_marquardt()`.
+      args: data for `residual_fn`: a tuple, positional after params, or a dict, by name.
+      has_aux: whether `residual_fn` returns a pair; then `result.aux["aux"]`.
+      fixed: leaves to hold, as in `hesskit.minimize`; their standard errors are 0.
+      bounds: as in `hesskit.minimize`; the standard error of an entry at a bound is NaN.
+      loss: "linear", or for outliers "huber", "soft_l1", "cauchy", "arctan", or rho(z) itself,
+        elementwise in z = (r / (sigma scale))^2, with rho(0) = 0 and rho'(0) = 1.
+      scale: the size of r / sigma at which an outlier begins (SciPy's `f_scale`).
+      sigma: standard deviations of the residuals, a prefix tree of scalars or arrays; inf drops a
+        residual, also from dof.
+      absolute_sigma: whether `sigma` is known. False scales the covariance by chi2 / dof.
+      gtol: for the gradient and the relative offset; None means eps^(2/3).
+      ftol: for the relative change of the value; None means off.
+      xtol: for the relative length of a step; None means off.
+      max_steps: trials at most.
+      check: "second_order" asks for no negative curvature of the objective at the answer.
+      state: `result.state` of a run to continue.
+      callback: `callback(progress) -> stop`.
+      history: True or "params" records the run.
+      progress: show a live bar.
+
+    Returns:
+      A `FitResult`; `value` is (1), `aux["terms"]` its part of each leaf of the residuals.
+
+    Raises:
+      TypeError: an argument of the wrong kind, residuals that are no floats, complex params.
+      ValueError: an argument out of its range, no residuals, a prefix that does not fit.
+
+    Example:
+      >>> import jax.numpy as jnp, hesskit
+      >>> t = jnp.arange(6.0)
+      >>> y = jnp.array([2.1, 1.2, 0.75, 0.44, 0.27, 0.17])
+      >>> decay = lambda p: p["a"] * jnp.exp(-p["k"] * t) - y
+      >>> fit = hesskit.least_squares(decay, {"a": 1.0, "k": 1.0})
+      >>> print(fit.params["k"].round(2), fit.standard_errors["k"] < 0.02, bool(fit.success))
+      0.52 True True
+
+    References:
+      Nocedal & Wright (2006), Numerical Optimization, chapter 10; Seber & Wild (2003).
+    """
+    objective_fn = least_squares_loss(
+        hashable(residual_fn), loss=loss, scale=scale, has_aux=has_aux
+    )
+    if objective.is_complex(errors.check_params(params)):
+        raise TypeError(
+            "least_squares needs real params, for they have errors; fit the real and imaginary "
+            "parts, or minimize hesskit.least_squares_loss(residual_fn)"
+        )
+    data = {} if sigma is None else {"residual_sigma": sigma}
+    result = call(
+        objective_fn,
+        params,
+        optimizer,
+        caller="least_squares",
+        args=args,
+        data=data,
+        has_aux=has_aux,
+        fixed=fixed,
+        bounds=bounds,
+        gtol=gtol,
+        ftol=ftol,
+        xtol=xtol,
+        max_steps=max_steps,
+        check=check,
+        state=state,
+        callback=callback,
+        history=history,
+        progress=progress,
+    )
+    return _with_errors(result, objective_fn, args, data, fixed, bounds, absolute_sigma)

@@ -1,0 +1,163 @@
+"""The compiled solve behind `minimize` and `least_squares`.
+
+One jitted function: a `while_loop` (loop.py) around a driver (driver.py), cached on the objective,
+the optimizer and the shapes, so that a second call with new params, data or tolerances compiles
+nothing.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hesskit.core import errors, objective, select, tree
+from hesskit.core.bounds import Bounds, on_face
+from hesskit.core.composite import Structured
+from hesskit.core.derivatives import linearized
+from hesskit.core.method import Method, is_small
+from hesskit.core.status import TOLERANCES, Status
+from hesskit.core.types import Array, Params
+from hesskit.linalg.lanczos import escape
+from hesskit.solvers import driver, loop
+from hesskit.solvers.loop import Limits, Static
+from hesskit.solvers.result import Result
+
+ESCAPE_PRODUCTS = 20
+
+
+def _negative_curvature(
+    fn: Callable[[Params], Any], params: Params, box: Bounds | None, wanted: Array
+) -> tuple[Array, Array]:
+    """Whether Lanczos finds negative curvature at `params`, on its face, and what it cost."""
+
+    def look() -> tuple[Array, Array]:
+        here = linearized(fn, params, has_aux=True)
+        product = here.product
+        assert product is not None
+        if box is not None:
+            product = on_face(product, here.grad, params, box)
+        found = escape(product, params, num_steps=ESCAPE_PRODUCTS)
+        return found.negative, found.num_products.astype(jnp.int32)
+
+    return tree.while_once(wanted, look, (jnp.array(False), jnp.zeros((), jnp.int32)))
+
+
+def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
+    """The first carry: a fresh one, or that of `state`."""
+    if state is None:
+        return engine.start(point)
+    expected = jax.eval_shape(engine.start, point)
+    known = isinstance(state, type(expected))
+    if not known or not errors.same_shapes(state._replace(aux=()), expected._replace(aux=())):
+        raise ValueError(
+            "state does not belong to this optimizer and these params; pass state=result.state "
+            "of a run with the same optimizer, and params of the same shapes and dtypes"
+        )
+    return engine.resume(state, point)
+
+
+def _box(bounds: Bounds | None, fixed: tuple[bool, ...], free: Params, flat: bool) -> Any:
+    """The bounds in the space where a machine works: of the real free parameters."""
+    if bounds is None:
+        return None
+
+    def real(side: Params) -> Params:
+        parts = jax.tree.map(
+            lambda b, a: jnp.stack([b, b]) if jnp.iscomplexobj(a) else b,
+            select.split(side, fixed)[0],
+            free,
+        )
+        return tree.ravel(parts) if flat else parts
+
+    return Bounds(real(bounds.lower), real(bounds.upper))
+
+
+def _suited(
+    static: Static, run: Method | None, fn: Any, point: Params, box: Bounds | None
+) -> Method | None:
+    """The machine for these bounds and, of a structured objective, for its number of outputs."""
+    special = getattr(static.optimizer, "special", None)
+    structured = isinstance(fn, Structured)
+    if special is None or not (structured or box is not None):
+        return run
+    return special(box, tree.size(jax.eval_shape(fn.inner, point)[0]) if structured else None)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def solve(
+    static: Static,
+    params: Params,
+    args: Any,
+    data: dict[str, Any],
+    limits: Limits,
+    state: Any,
+    bounds: Bounds | None,
+) -> Result:
+    """The compiled solve, cached on `static` and shapes.
+
+    Args:
+      static: what the program depends on.
+      params: the start.
+      args: data of the objective: a tuple or a dict.
+      data: more data by name; names that the objective does not take are ignored.
+      limits: when to stop.
+      state: that of a run to continue, or None.
+      bounds: the box, like params, or None.
+
+    Returns:
+      A `Result`.
+    """
+    bound = objective.bind(
+        static.value_fn, args=args, data=data, has_aux=static.has_aux, caller=static.caller
+    )
+    free, frozen = select.split(params, static.fixed)
+    run = getattr(static.optimizer, "method", None)
+    parts = objective.split(free)
+    flat = static.flat and run is not None and run.any_structure
+    point = tree.ravel(parts) if flat else parts
+
+    def present(real: Params) -> Params:
+        whole = tree.unravel(real, parts) if flat else real
+        return select.merge(objective.join(whole, free), frozen)
+
+    fn = objective.precompose(bound, present)
+    aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
+    box = _box(bounds, static.fixed, free, flat)
+    run = _suited(static, run, fn, point, box)
+    problem = driver.Problem(fn, limits.tolerance, aux)
+    if run is not None:
+        engine = driver.machine(run, problem)
+    else:
+        extended = optax.with_extra_args_support(static.optimizer)
+        engine = driver.updated(extended, problem, free)
+    carry, blank = _begin(engine, point, state), driver.blank(point, aux)
+    out = loop.run(engine, carry, static, limits, empty=blank, present=present)
+    report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
+    at_rest, indefinite, history = report.at_rest, report.indefinite, out.history
+    small = is_small(best.grad_norm, tree.coarsest_eps(point))
+    if static.check == "second_order" and not (run is not None and run.leaves_saddles):
+        ends = jnp.isin(status, jnp.array(TOLERANCES, status.dtype))
+        found, spent = _negative_curvature(fn, best.params, box, ends & (at_rest | small))
+        status = jnp.where(found, Status.SADDLE, status).astype(jnp.int32)
+        indefinite, num_products = indefinite | found, num_products + spent
+    if history is not None and history.params is not None:
+        history = history._replace(params=jax.vmap(present)(history.params))
+    return Result(
+        params=present(best.params),
+        value=best.value,
+        grad_norm=best.grad_norm,
+        status=status,
+        stationary=(at_rest | small | report.at_floor)
+        & ~(indefinite & (static.check == "second_order")),
+        num_steps=out.num_steps,
+        num_values=out.num_values,
+        num_grads=out.num_grads,
+        num_products=num_products,
+        aux=report.aux,
+        history=history,
+        state=out.carry,
+        method=getattr(static.optimizer, "name", "optax"),
+    )

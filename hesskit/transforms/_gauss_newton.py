@@ -1,0 +1,179 @@
+r"""What gauss_newton and levenberg_marquardt share: the rule of a Gauss-Newton trust region.
+
+    s  =  argmin  g.s + s.Gs / 2   subject to   |D s| <= radius             (1)
+
+with G = A'A the Gauss-Newton matrix. Which linear algebra solves it depends on the shape of A, m
+residuals by n parameters: singular values of A D^{-1} while min(m, n) is small ("dense"; "sample"
+where m < n, whose model takes m n numbers), conjugate gradients on products beyond ("cg", D = 1).
+Until the objective is known, as in `init`, m counts as large.
+"""
+
+import enum
+import functools
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from hesskit.core import acceptance, errors, tree
+from hesskit.core.derivatives import Evaluation
+from hesskit.core.rule import Built, Context, Rule, Step
+from hesskit.core.types import Array, Params
+from hesskit.curvature import factored, gauss_newton, spectral, truncated
+from hesskit.curvature.factored import Factored
+from hesskit.linalg.more_sorensen import trust_region_step
+from hesskit.transforms import _build
+from hesskit.transforms._build import Transformation
+
+DENSE_LIMIT = 500
+"""min(m, n) up to which singular values are found: a tenth of a second on a core."""
+
+LINEAR_SOLVERS = ("auto", "dense", "sample", "cg")
+
+
+class Solver(enum.IntEnum):
+    """The linear algebra of a step."""
+
+    DENSE = 0
+    SAMPLE = 1
+    CG = 2
+
+
+class GaussNewtonInfo(NamedTuple):
+    """What the last update did. For people; the next update never reads it."""
+
+    status: Array  # (), int32, 0 while going on
+    accepted: Array  # (), bool
+    step_norm: Array  # (), |s| of an accepted step, 0 of a rejected one
+    ratio: Array  # (), actual over predicted decrease
+    grad_norm: Array  # (), at the kept point
+    num_values: Array  # (), int32, evaluations of this update
+    num_grads: Array  # (), int32
+    num_products: Array  # (), int32: products of CG, or the min(m, n) passes of a new Jacobian
+    value_mismatch: Array  # (), |value given - value found|
+    radius: Array  # (), the next radius, in the unit of |D params|
+    rank: Array  # (), int32, of A at the kept point; -1 where CG does not know it
+    solver: Array  # (), int32, a `Solver`
+
+    @property
+    def linear_solver(self) -> str:
+        """The name of the linear algebra: "dense", "sample" or "cg"."""
+        return Solver(int(self.solver)).name.lower()
+
+
+class Options(NamedTuple):
+    """The arguments of a factory; see `levenberg_marquardt`."""
+
+    name: str
+    radius: Any
+    first_radius: float | None  # None: by the size of params
+    scaling: float
+    linear_solver: str
+    bounds: Any
+
+
+def build(options: Options, **more: Any) -> Transformation:
+    """The transformation of these options; `more` goes to `_build.build`."""
+    _check(options)
+    return _build.build(
+        rule(options),
+        name=options.name,
+        any_structure=options.bounds is None,
+        special=lambda bounds, num_rows: rule(options, bounds=bounds, num_rows=num_rows),
+        **more,
+    )
+
+
+def _check(options: Options) -> None:
+    errors.check_number(options.radius, name="radius", open_low=True, schedule=True)
+    errors.check_number(options.scaling, name="scaling", high=1.0, none=False)
+    errors.check_choice(options.linear_solver, LINEAR_SOLVERS, name="linear_solver")
+
+
+def _choose(options: Options, params: Params, num_rows: int | None) -> Solver:
+    """The linear algebra for these shapes."""
+    if options.linear_solver != "auto":
+        return Solver[options.linear_solver.upper()]
+    n = tree.size(params)
+    few = n if num_rows is None else min(n, num_rows)
+    if few > DENSE_LIMIT and options.bounds is None:
+        return Solver.CG
+    return Solver.DENSE if num_rows is None or num_rows >= n else Solver.SAMPLE
+
+
+def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -> Rule:
+    """The rule (1).
+
+    Args:
+      options: of the factory, checked.
+      bounds: those of a solver, in place of the factory's.
+      num_rows: m, where it is known.
+
+    Returns:
+      A `Rule`.
+
+    Raises:
+      ValueError: there are bounds, which conjugate gradients do not know.
+    """
+    options = options if bounds is None else options._replace(bounds=bounds)
+    if options.bounds is not None and options.linear_solver == "cg":
+        raise ValueError('linear_solver="cg" does not take bounds; use "dense"')
+
+    def empty(params: Params) -> Factored | truncated.Path:
+        if _choose(options, params, num_rows) is Solver.CG:
+            return truncated.empty(params)
+        return factored.empty(params, num_rows)
+
+    def build(evaluation: Evaluation, rhs: Params, model: Any, context: Context) -> Built:
+        if isinstance(model, truncated.Path):
+            first = _first_radius(model, rhs, context, largest=options.first_radius)
+            region = jnp.where(context.size > 0, context.size, first)
+            built = truncated.build(evaluation, rhs, model, context._replace(size=region))
+            return built._replace(indefinite=jnp.array(False), at_rest=context.at_rest)
+        return factored.build(evaluation, rhs, model, context, power=options.scaling)
+
+    def describe(model: Any, size: Array) -> dict[str, Array]:
+        if isinstance(model, truncated.Path):
+            rank, solver = jnp.full((), -1, jnp.int32), Solver.CG
+        else:
+            rank = jnp.sum(model.eigenvalues > 0).astype(jnp.int32)
+            n, k = model.vectors.shape
+            solver = Solver.SAMPLE if k < n else Solver.DENSE
+        return {"radius": size, "rank": rank, "solver": jnp.full((), int(solver), jnp.int32)}
+
+    return Rule(
+        info=GaussNewtonInfo,
+        empty=empty,
+        build=build,
+        solve=_solve,
+        adapt=acceptance.next_radius,
+        first_size=functools.partial(_first_radius, largest=options.first_radius),
+        describe=describe,
+        size=options.radius,
+        evaluate=functools.partial(gauss_newton.evaluate, caller=options.name),
+        leaves_saddles=False,
+        noise=_noise,
+        judges_rest=True,
+        bounds=options.bounds,
+    )
+
+
+def _noise(model: Any) -> Array:
+    return jnp.zeros_like(model.forcing) if isinstance(model, truncated.Path) else model.noise
+
+
+def _solve(model: Any, grad: Params, size: Array, context: Context) -> Step:
+    if isinstance(model, truncated.Path):
+        return truncated.solve(model, grad, size, context)
+    if context.bounds is not None:
+        return factored.bounded_step(model, grad, size, context)
+    best = trust_region_step(model.eigenvalues, model.coefficients, size, exact=True)
+    return spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary)
+
+
+def _first_radius(model: Any, grad: Params, context: Context, *, largest: float | None) -> Array:
+    del grad
+    if largest is not None:
+        return jnp.asarray(largest, context.size.dtype)
+    if isinstance(model, truncated.Path):
+        return acceptance.first_radius(context.params)
+    return acceptance.first_radius(model.scale * tree.ravel(context.params), jnp.min(model.scale))

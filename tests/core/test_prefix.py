@@ -1,0 +1,31 @@
+"""Prefix trees of numbers become full trees."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hesskit.core.prefix import fill
+
+LIKE = {"a": jnp.zeros(3), "b": [jnp.zeros(()), jnp.zeros((2, 2), "bfloat16")]}
+
+
+def test_a_number_goes_to_every_entry():
+    full = fill(2, LIKE, name="sigma")
+    np.testing.assert_array_equal(full["a"], [2, 2, 2])
+    np.testing.assert_array_equal(full["b"][1], np.full((2, 2), 2))
+    assert full["a"].dtype == LIKE["a"].dtype
+    assert full["b"][1].dtype == "bfloat16"
+
+
+def test_a_prefix_and_whole_arrays():
+    full = fill({"a": np.arange(3), "b": 0.5}, LIKE, name="sigma")
+    np.testing.assert_array_equal(full["a"], [0, 1, 2])
+    assert full["b"][0] == 0.5
+    assert fill(1.0, jnp.zeros(2, complex), name="sigma").dtype == "float32"
+
+
+def test_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"sigma has shape \(2,\), expected \(\) or \(3,\)"):
+        fill({"a": jnp.ones(2), "b": 1.0}, LIKE, name="sigma")
+    with pytest.raises(ValueError, match="sigma is no prefix of"):
+        fill({"a": 1.0}, LIKE, name="sigma")

@@ -1,0 +1,340 @@
+"""The factored least-squares model: against numpy's lstsq and scipy's bounded one, at any rank."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+
+from hesskit.core import tree
+from hesskit.core.bounds import Bounds
+from hesskit.core.method import Context, default_tolerance
+from hesskit.core.residuals import least_squares_loss
+from hesskit.curvature import factored, gauss_newton, spectral
+from hesskit.linalg.more_sorensen import trust_region_step
+
+RNG = np.random.default_rng(0)
+
+
+def problem(m: int, n: int, rank: int | None = None):
+    """A of given shape and rank, with columns of very different length, and b."""
+    k = min(m, n) if rank is None else rank
+    a = RNG.normal(size=(m, k)) @ RNG.normal(size=(k, n)) * np.logspace(-1, 1, n)
+    return a, RNG.normal(size=m)
+
+
+def as_tree(x):
+    """R^n as a pytree."""
+    return {"a": x[:1].reshape(()), "b": x[1:]}
+
+
+@jax.jit
+def _build(a, b, params, before, rhs, bounds, power):
+    loss = least_squares_loss(lambda p: a @ tree.ravel(p) + b)
+    evaluation = gauss_newton.evaluate(loss.structure((), {}, "t").without_aux(), params)
+    at_rest, size = jnp.array(False), jnp.ones((), a.dtype)
+    context = Context(params, size, at_rest, default_tolerance(params), bounds)
+    right = evaluation.grad if rhs is None else rhs
+    return evaluation.grad, factored.build(evaluation, right, before, context, power=power)
+
+
+def build(a, b, x=None, *, power=0.5, bounds=None, previous=None, num_rows=None, rhs=None):
+    """The model of |A x + b|^2 / 2 at x, 0 if None, from one program for all of these shapes."""
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    params = as_tree(jnp.zeros(a.shape[1], a.dtype) if x is None else jnp.asarray(x, a.dtype))
+    before = factored.empty(params, num_rows) if previous is None else previous
+    return params, *_build(a, b, params, before, rhs, bounds, power)
+
+
+def newton(params, model, radius=1e6):
+    """The step of the model in a large region."""
+    best = trust_region_step(model.eigenvalues, model.coefficients, radius, exact=True)
+    return spectral.to_step(model, best.step, params, on_boundary=best.on_boundary)
+
+
+SHAPES = [(7, 3), (3, 7)]
+
+
+@pytest.mark.parametrize(("m", "n"), SHAPES)
+def test_the_model_is_that_of_the_rows(m: int, n: int, dtype):
+    a, b = (jnp.asarray(item, dtype) for item in problem(m, n))
+    params, grad, built = build(a, b)
+    w, v, c, d = map(np.asarray, built.model[:4])
+    assert w.shape == (n,)
+    eps = float(jnp.finfo(dtype).eps)
+    scaled = np.asarray(a) / np.asarray(d)
+    np.testing.assert_allclose(d, np.linalg.norm(a, axis=0) ** 0.5, rtol=10 * eps)
+    tol = {"rtol": 1e3 * eps, "atol": 1e3 * eps}
+    np.testing.assert_allclose((v * w) @ v.T, scaled.T @ scaled, **tol)
+    np.testing.assert_allclose(d * (v @ c), tree.ravel(grad), **tol)
+    assert (np.diff(w) >= 0).all()
+    assert int((w > 0).sum()) == min(m, n)
+    assert not built.indefinite
+    assert not built.at_rest
+    assert built.num_products == min(m, n)
+    step = newton(params, built.model)
+    s = tree.ravel(step.step)
+    np.testing.assert_allclose(tree.ravel(step.product), a.T @ (a @ s), rtol=1e-3, atol=1e4 * eps)
+
+
+@pytest.mark.parametrize(("m", "n", "rank"), [(7, 3, 2), (3, 7, 2), (3, 7, 3), (7, 3, 0)])
+@pytest.mark.parametrize("power", [0.0, 0.25, 1.0])
+def test_the_step_is_the_shortest_minimizer_in_the_norm_of_the_region(m, n, rank, power, float64):
+    a, b = (jnp.asarray(item) for item in problem(m, n, rank))
+    params, _, built = build(a, b, power=power)
+    assert int(jnp.sum(built.model.eigenvalues > 0)) == rank
+    d = np.asarray(built.model.scale)
+    expected = np.linalg.lstsq(np.asarray(a) / d, -np.asarray(b), rcond=1e-10)[0]
+    step = newton(params, built.model)
+    np.testing.assert_allclose(d * np.asarray(tree.ravel(step.step)), expected, atol=1e-9)
+    np.testing.assert_allclose(step.norm, np.linalg.norm(expected), rtol=1e-9)
+    assert not step.on_boundary
+
+
+def test_the_condition_is_that_of_the_rows(float64):
+    """Singular values from 1 to 1e-9: A'A would be singular to working precision."""
+    u, _, v = np.linalg.svd(RNG.normal(size=(7, 3)), full_matrices=False)
+    a = u @ np.diag([1, 0.1, 1e-9]) @ v
+    exact = np.array([1.0, -2.0, 0.5])
+    params, _, built = build(a, -a @ exact, power=0.0)
+    assert np.linalg.matrix_rank(a.T @ a) == 2
+    np.testing.assert_allclose(tree.ravel(newton(params, built.model).step), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("m", "n"), [(4, 9), (6, 6), (9, 4)])
+@pytest.mark.parametrize("rank", [None, 3])
+def test_samples_give_what_singular_values_give(m, n, rank, float64, monkeypatch):
+    a, b = (jnp.asarray(item) for item in problem(m, n, rank))
+    expected = factored.factor(a, b)
+    calls, real = [], factored._by_samples
+    monkeypatch.setattr(factored, "_by_samples", lambda *x: calls.append(1) or real(*x))
+    monkeypatch.setattr(factored, "WIDE", 2)
+    s, vt, c = map(np.asarray, factored.factor(a, b))
+    assert len(calls) == (m < n)
+    np.testing.assert_allclose(s, expected[0], rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose((vt.T * s**2) @ vt, a.T @ a, atol=1e-10)
+    np.testing.assert_allclose(vt.T @ (s * c), a.T @ b, atol=1e-10)
+    best = -vt.T @ np.where(s > 0, c / np.where(s > 0, s, 1), 0)
+    np.testing.assert_allclose(best, np.linalg.lstsq(a, -b, rcond=1e-10)[0], atol=1e-8)
+
+
+def test_samples_are_taken_from_wide_rows_of_float64_alone(x64, monkeypatch):
+    calls, real = [], factored._by_samples
+    monkeypatch.setattr(factored, "_by_samples", lambda *x: calls.append(1) or real(*x))
+    for m, n in ((factored.WIDE - 1, 300), (factored.WIDE, 300), (300, factored.WIDE)):
+        jax.eval_shape(factored.factor, jnp.zeros((m, n)), jnp.zeros(m))
+    assert len(calls) == x64
+
+
+def test_the_scale_never_falls_and_is_positive(dtype):
+    matrix = jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]], dtype)
+    previous = jnp.array([1.0, 0.0, 2.0], dtype)
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        factored.column_scale(matrix, previous, 1.0), [5, 5 * eps**0.5, 2], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        factored.column_scale(matrix, jnp.zeros_like(previous), 0.5),
+        [5**0.5, (5 * eps) ** 0.5, 1],
+        rtol=1e-6,
+    )
+    zeros = jnp.zeros_like(previous)
+    np.testing.assert_array_equal(factored.column_scale(matrix, zeros, 0.0), 1)
+    np.testing.assert_array_equal(factored.column_scale(0 * matrix, zeros, 1.0), 1)
+    huge = float(jnp.finfo(dtype).max) / 8
+    np.testing.assert_allclose(
+        factored.column_scale(matrix * huge / 5, zeros, 1.0)[0], huge, rtol=1e-6
+    )
+
+
+def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
+    """f of parameters moved by a rounding differs by no more, and by much of that somewhere."""
+    a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
+    b = a @ x + RNG.normal(size=4)
+    floor = float(factored.rounding(*(jnp.asarray(item, dtype) for item in (a, b - a @ x, x))))
+    eps = float(jnp.finfo(dtype).eps)
+    moved = [x * (1 + eps * np.array(signs)) for signs in np.ndindex(2, 2, 2)]
+    change = max(abs(np.dot(b - a @ x, a @ (y - x))) for y in moved)
+    assert change <= floor <= 1e3 * change
+
+
+def test_the_scale_is_carried_on(float64):
+    a, b = (jnp.asarray(item) for item in problem(7, 3))
+    _, _, first = build(a, b)
+    _, _, second = build(a / 100, b, previous=first.model)
+    np.testing.assert_array_equal(second.model.scale, first.model.scale)
+
+
+@pytest.mark.parametrize(("m", "n"), SHAPES)
+@pytest.mark.parametrize("known", [True, False])
+def test_empty_has_the_shapes_of_a_build(m: int, n: int, known: bool):
+    a, b = (jnp.asarray(item, "float32") for item in problem(m, n))
+    rows = m if known else None
+    params, _, built = build(a, b, num_rows=rows)
+    empty = factored.empty(params, rows)
+    assert empty.eigenvalues.shape == (min(m, n) if known else n,)
+    for ours, theirs in zip(empty, built.model, strict=True):
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+        assert not ours.any()
+    step = newton(params, built.model)
+    expected = np.linalg.lstsq(a / built.model.scale[None, :], -b, rcond=None)[0]
+    np.testing.assert_allclose(
+        tree.ravel(step.step) * built.model.scale, expected, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_rows_that_are_not_finite_give_no_step_and_are_no_answer():
+    for bad in (np.nan, np.inf):
+        a = RNG.normal(size=(7, 3)).astype("float32")
+        a[1, 0] = bad
+        params, _, built = build(a, np.ones(7, "float32"), np.array([0.0, 1.0, 1.0]))
+        assert not built.at_rest
+        assert all(bool(tree.all_finite(leaf)) for leaf in built.model)
+        np.testing.assert_array_equal(tree.ravel(newton(params, built.model).step), 0)
+
+
+def test_huge_rows_are_no_false_answer():
+    """Squares of these entries are no numbers in float32."""
+    a, b = (jnp.asarray(item, "float32") for item in problem(7, 3))
+    params, _, built = build(a * 1e22, b)
+    assert not built.at_rest
+    expected = np.linalg.lstsq(np.asarray(a), -np.asarray(b), rcond=None)[0]
+    np.testing.assert_allclose(
+        1e22 * tree.ravel(newton(params, built.model).step), expected, rtol=1e-3
+    )
+
+
+def test_a_right_hand_side_of_its_own(float64):
+    """What an upstream transform made of the gradient: G s = -rhs in the range of A'."""
+    a, b = (jnp.asarray(item) for item in problem(3, 7))
+    rhs = as_tree(a.T @ jnp.asarray(RNG.normal(size=3)))
+    params, _, built = build(a, b, rhs=rhs, power=0.0)
+    step = tree.ravel(newton(params, built.model).step)
+    expected = -np.linalg.pinv(a.T @ a, rcond=1e-10) @ tree.ravel(rhs)
+    np.testing.assert_allclose(step, expected, atol=1e-9)
+
+
+def test_without_a_residual_the_gradient_serves(float64):
+    a, b = (jnp.asarray(item) for item in problem(7, 3))
+    loss = least_squares_loss(lambda p: a @ tree.ravel(p) + b).structure((), {}, "t")
+    params = as_tree(jnp.zeros(3))
+    evaluation = gauss_newton.evaluate(loss.without_aux(), params)
+    rows = evaluation.rows()._replace(residual=None)
+    context = Context(params, jnp.ones(()), jnp.array(False), default_tolerance(params))
+    less = factored.build(
+        evaluation._replace(rows=lambda: rows),
+        evaluation.grad,
+        factored.empty(params),
+        context,
+        power=0.5,
+    )
+    _, _, full = build(a, b)
+    for ours, theirs in zip(less.model, full.model, strict=True):
+        np.testing.assert_allclose(jnp.abs(ours), jnp.abs(theirs), rtol=1e-9)
+    np.testing.assert_allclose(
+        tree.ravel(newton(params, less.model).step), tree.ravel(newton(params, full.model).step)
+    )
+
+
+# Where nothing is left to gain.
+
+
+def at_rest(a, b, x, **more) -> bool:
+    return bool(build(a, b, x, **more)[2].at_rest)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e6, 1e12])
+def test_at_rest_by_the_relative_offset_in_any_unit(unit: float, float64):
+    """|c| <= eps^(2/3) |b|: c is what the residual has in the range of A."""
+    a, b = problem(7, 3)
+    best = np.linalg.lstsq(a, -b, rcond=None)[0]
+    rest = np.linalg.norm(a @ best + b)
+    away = np.linalg.lstsq(a, np.ones(7), rcond=None)[0]
+    away /= np.linalg.norm(a @ away)  # one unit of offset
+    tolerance = np.finfo(float).eps ** (2 / 3)
+    assert at_rest(unit * a, unit * b, best)
+    assert at_rest(unit * a, unit * b, best + 0.5 * tolerance * rest * away)
+    assert not at_rest(unit * a, unit * b, best + 2 * tolerance * rest * away)
+
+
+def test_at_rest_where_residuals_vanish(float64):
+    a = RNG.normal(size=(7, 3))
+    tolerance = np.finfo(float).eps ** (2 / 3)
+    assert at_rest(a, np.zeros(7), np.zeros(3))
+    x = np.ones(3) / np.linalg.norm(a.T @ a, 2)
+    assert at_rest(a, np.zeros(7), 0.1 * tolerance * x)
+    assert not at_rest(a, np.zeros(7), 1e4 * tolerance * x)
+
+
+def test_a_small_gradient_alone_is_no_rest(float64):
+    """A flat residual: |g| is tiny, and a step of the model gains all the same."""
+    a = RNG.normal(size=(7, 3))
+    b = 1e-3 * a @ np.ones(3)
+    assert not at_rest(1e-9 * a, b, np.zeros(3))
+
+
+def box(low, high) -> Bounds:
+    return Bounds(as_tree(jnp.asarray(low)), as_tree(jnp.asarray(high)))
+
+
+def test_at_rest_on_the_face_that_the_gradient_presses_on(float64):
+    a, b = problem(7, 3)
+    plain = np.linalg.lstsq(a, -b, rcond=None)[0]
+    upper = np.array([np.inf, plain[1] - 1.0, np.inf])
+    face = np.linalg.lstsq(a[:, ::2], -b - a[:, 1] * upper[1], rcond=None)[0]
+    best = np.array([face[0], upper[1], face[1]])
+    bounds = box(np.full(3, -np.inf), upper)
+    assert at_rest(a, b, best, bounds=bounds)
+    assert not at_rest(a, b, best)
+    assert not at_rest(a, b, best + np.array([1e-6, 0, 0]), bounds=bounds)
+    inside = box(np.full(3, -np.inf), upper + 1e-3)
+    assert not at_rest(a, b, best, bounds=inside)
+
+
+# Steps in a box.
+
+
+@jax.jit
+def _bounded(params, grad, model, bounds, radius):
+    context = Context(params, radius, jnp.array(False), jnp.ones(()), bounds)
+    return factored.bounded_step(model, grad, radius, context)
+
+
+def bounded(a, b, x, bounds, radius, model=None):
+    params, grad, built = build(a, b, x, bounds=bounds, previous=model)
+    return built.model, _bounded(params, grad, built.model, bounds, radius)
+
+
+@pytest.mark.parametrize(("m", "n", "rank"), [(7, 3, 3), (7, 3, 2), (3, 7, 3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_repeated_steps_in_a_box_end_where_scipy_does(m, n, rank, seed, float64):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(m, rank)) @ rng.normal(size=(rank, n))
+    b = rng.normal(size=m)
+    low, high = -rng.uniform(0.05, 0.5, size=n), rng.uniform(0.05, 0.5, size=n)
+    low[0] = -np.inf
+    truth = scipy.optimize.lsq_linear(a, -b, (low, high), tol=1e-14)
+    bounds, x, model = box(low, high), np.zeros(n), None
+    for _ in range(6):
+        model, step = bounded(a, b, x, bounds, 10.0, model)
+        s = np.asarray(tree.ravel(step.step))
+        change = (np.sum((a @ (x + s) + b) ** 2) - np.sum((a @ x + b) ** 2)) / 2
+        assert change <= 1e-12
+        np.testing.assert_allclose(tree.ravel(step.product), a.T @ (a @ s), atol=1e-10)
+        x = x + s
+        assert (x >= low - 1e-15).all()
+        assert (x <= high + 1e-15).all()
+    np.testing.assert_allclose(np.sum((a @ x + b) ** 2) / 2, truth.cost, rtol=1e-9, atol=1e-12)
+    assert at_rest(a, b, np.clip(x, low, high), bounds=bounds)
+
+
+def test_a_step_in_a_box_heeds_the_radius_too(float64):
+    a, b = (jnp.asarray(item) for item in problem(7, 3))
+    wide = box(np.full(3, -1e3), np.full(3, 1e3))
+    params, _, built = build(a, b)
+    for radius in (0.01, 1e5):
+        _, ours = bounded(a, b, np.zeros(3), wide, radius)
+        plain = newton(params, built.model, radius)
+        np.testing.assert_allclose(tree.ravel(ours.step), tree.ravel(plain.step), rtol=1e-7)
+        assert bool(ours.on_boundary) == bool(plain.on_boundary) == (radius == 0.01)
+        np.testing.assert_allclose(ours.norm, plain.norm, rtol=1e-9)

@@ -1,0 +1,56 @@
+"""What the plots share: one Axes, and one fit at a time."""
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from hesskit.plots._axes import estimate, one_axes, single
+from hesskit.solvers.fit_result import fit_result
+from tests.solvers.fits import result_of, straight_line
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_one_axes():
+    _, ax = plt.subplots()
+    assert one_axes(ax) is ax
+    assert one_axes(None).figure is not ax.figure
+    with pytest.raises(TypeError, match="ax must be a matplotlib Axes or None, got ndarray"):
+        one_axes(plt.subplots(2)[1])
+
+
+def test_single():
+    single(straight_line())
+    with pytest.raises(TypeError, match=r"Result has no covariance; plot what hesskit\.curve_fit"):
+        single(result_of({"a": 1.0}))
+    with pytest.raises(ValueError, match="the result is a batch; plot one of it"):
+        single(jax.tree.map(lambda a: jnp.stack([a, a]), straight_line()))
+
+
+def three(**kwargs):
+    rows = jnp.asarray(np.random.default_rng(0).normal(size=(8, 3)), "float32")
+    params = {"a": 1.0, "b": 2.0, "c": 3.0}
+    return fit_result(result_of(params, 2.5), rows, chi2=jnp.array(5.0), num_residuals=8, **kwargs)
+
+
+def test_what_has_no_error_is_left_out():
+    fit = three(fixed=(False, True, False), at_bound=jnp.array([True, False, False]))
+    known = estimate(fit)
+    assert known.names == ["c"]
+    assert known.places.tolist() == [2]
+    np.testing.assert_allclose(known.mean, [3])
+    np.testing.assert_allclose(known.errors, [float(fit.standard_errors["c"])])
+    np.testing.assert_array_equal(known.correlation, [[1]])
+    whole = estimate(three())
+    np.testing.assert_allclose(whole.correlation, three().correlation, rtol=1e-6)
+
+
+def test_nothing_is_left():
+    with pytest.raises(ValueError, match="no parameter has a standard error; print"):
+        estimate(three(at_bound=jnp.array([True, True, True])))
