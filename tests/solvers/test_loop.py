@@ -30,7 +30,7 @@ def scripted(codes: dict[int, Status], accepted: bool = True) -> driver.Driver:
 
 
 def run(codes=None, accepted: bool = True, history=False, check="second_order", **limits):
-    static = loop.Static(None, None, (), False, False, check, history, 25, None, False)
+    static = loop.Static(None, None, (), False, "test", False, check, history, 25, None, False)
     numbers = {**LIMITS, **limits}
     dtypes = {"max_steps": "int32"}
     given = loop.Limits(**{k: jnp.asarray(v, dtypes.get(k, "float32")) for k, v in numbers.items()})
