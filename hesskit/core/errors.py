@@ -76,7 +76,8 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
             label = str(dtype)
         if not jnp.issubdtype(dtype, jnp.inexact):
             flag = jnp.issubdtype(dtype, jnp.bool_)
-            hint = "" if flag else "write 0.0. "
+            number = float(leaf) if isinstance(leaf, int) else 0.0
+            hint = "" if flag else f"write {number}. "
             more = (
                 " Of an Equinox model: eqx.partition(model, eqx.is_inexact_array)." if flag else ""
             )

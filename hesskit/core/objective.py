@@ -137,9 +137,9 @@ def bind(
     elif isinstance(args, (tuple, list)):
         positional = tuple(args)
     else:
-        raise TypeError(
-            f"args must be a tuple or a dict of data, got {type(args).__name__}; write args=(data,)"
-        )
+        shape = getattr(args, "shape", None)
+        what = type(args).__name__ if shape is None else f"an array of shape {shape}"
+        raise TypeError(f"args must be a tuple or a dict of data, got {what}; write args=(data,)")
     filled = functools.partial(_shift(value_fn), positional) if positional else value_fn
     taken, missing = _select(value_fn, by_name, name)
     if positional:

@@ -140,9 +140,11 @@ def rounding(matrix: Array, residual: Array, x: Array) -> Array:
 def _nothing_left(model: Factored, size: Array, evaluation: Evaluation, context: Context) -> Array:
     """Whether nothing is left to gain.
 
-    Either |c| <= tolerance |b|, the relative offset of Bates & Watts (1981), free of units; or,
-    where residuals vanish, both |g| and |c| are within the tolerance. Of bounded parameters, g and
-    c are those of the face where -g does not lead out of the box.
+    Either |c| <= tolerance |b|, the relative offset of Bates & Watts (1981), free of units, while
+    the whole step is at most sqrt(tolerance) of the parameters in the norm |D s| (a residual that
+    no parameter can lower makes any c look small); or, where residuals vanish, both |g| and |c| are
+    within the tolerance. Of bounded parameters, all are those of the face where -g does not lead
+    out of the box.
 
     Args:
       model: (1) at the kept point.
@@ -154,15 +156,18 @@ def _nothing_left(model: Factored, size: Array, evaluation: Evaluation, context:
       A () bool.
     """
     matrix, c = _rows_of(model)
-    grad, box = evaluation.grad, context.bounds
+    grad, box, s = evaluation.grad, context.bounds, jnp.sqrt(model.eigenvalues)
     if box is not None:
         whole, grad = grad, projected_gradient(grad, context.params, box)
         inside = tree.ravel(grad) == tree.ravel(whole)
         w, _, coefficients = _face(matrix, c, inside)
-        c = coefficients / jnp.where(w > 0, jnp.sqrt(w), 1)
+        s = jnp.sqrt(w)
+        c = coefficients / jnp.where(s > 0, s, 1)
     tolerance, drop = jnp.asarray(context.tolerance), tree.norm(c)
+    step = tree.norm(c / jnp.where(s > 0, s, 1))
+    short = step <= jnp.sqrt(tolerance) * tree.norm(model.scale * tree.ravel(context.params))
     small = is_at_rest(tree.norm(grad), evaluation.value, tolerance)
-    by_offset = (size > 0) & (drop <= tolerance * jnp.sqrt(size))
+    by_offset = (size > 0) & short & (drop <= tolerance * jnp.sqrt(size))
     return by_offset | (small & (drop <= tolerance))
 
 

@@ -8,6 +8,7 @@ from the whitened Jacobian there (fit_result.py), in one more compiled function.
 Source: Nocedal & Wright (2006), chapter 10; Seber & Wild (2003), Nonlinear Regression, chapter 5.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from hesskit.core import errors, objective
 from hesskit.core.bounds import Bounds, at_bound, parse
-from hesskit.core.composite import Structured
+from hesskit.core.composite import Composite, Structured
 from hesskit.core.residuals import least_squares_loss
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.curvature.gauss_newton import evaluate
@@ -45,7 +47,7 @@ def _whole(flags: Params, params: Params) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _answer(
-    loss: Callable[..., Any],
+    loss: Composite,
     fixed: tuple[bool, ...],
     params: Params,
     args: Any,
@@ -56,7 +58,10 @@ def _answer(
     assert isinstance(fn, Structured)
     rows = evaluate(fn, params).rows().matrix
     outputs, _ = fn.inner(params)
-    counted = fn.outer.whiten(outputs, jax.tree.map(jnp.ones_like, outputs))
+    # A robust loss may give an outlier no curvature at all; it counts all the same.
+    linear = dataclasses.replace(loss, outer=dataclasses.replace(loss.outer, loss="linear"))
+    plain = objective.bind(linear, args=args, data=data, caller="least_squares").outer
+    counted = plain.whiten(outputs, jax.tree.map(jnp.ones_like, outputs))
     held = _whole(jax.tree.unflatten(jax.tree.structure(params), list(fixed)), params)
     stuck = jnp.zeros_like(held)
     if bounds is not None:
@@ -65,9 +70,20 @@ def _answer(
     return _Answer(jnp.where((held | stuck)[None, :], 0, rows), stuck, jnp.asarray(num, jnp.int32))
 
 
+def _check_sigma(sigma: Any) -> None:
+    """Raises ValueError where a standard deviation is known not to be positive."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(sigma):
+        if isinstance(leaf, Tracer):
+            continue
+        low = jax.device_get(jnp.min(jnp.asarray(leaf)))  # NaN if any is
+        if not low > 0:
+            where = f"sigma{jax.tree_util.keystr(path)}"
+            raise ValueError(f"{where} must be positive (inf drops a residual), got {low:g}")
+
+
 def _with_errors(
     result: Result,
-    loss: Callable[..., Any],
+    loss: Composite,
     args: Any,
     data: dict[str, Any],
     fixed: Any,
@@ -172,6 +188,7 @@ def least_squares(
             "least_squares needs real params, for they have errors; fit the real and imaginary "
             "parts, or minimize hesskit.least_squares_loss(residual_fn)"
         )
+    _check_sigma(sigma)
     data = {} if sigma is None else {"residual_sigma": sigma}
     result = call(
         objective_fn,

@@ -15,7 +15,7 @@ each_default = pytest.mark.parametrize("case", DEFAULTS)
 
 BAD_LEAVES = {
     "an integer": (jnp.arange(2), "is int32; write 0.0. Derivatives need floats"),
-    "a Python integer": (3, "is int; write 0.0. Derivatives need floats"),
+    "a Python integer": (3, "is int; write 3.0. Derivatives need floats"),
     "a boolean": (jnp.ones(2, bool), "is bool; Derivatives need floats"),
     "a string": ("abc", "is str 'abc'; expected an array"),
     "no array": (object(), "expected an array"),

@@ -58,8 +58,9 @@ def assert_zero(updates):
 
 def sound(state, **unknown) -> bool:
     """Whether nothing that the next update reads is poisoned; a region may have no bound."""
-    size = jnp.where(state.size == jnp.inf, 0, state.size)
-    return all_finite(state._replace(info=None, size=size, **unknown))
+    if hasattr(state, "size"):
+        state = state._replace(size=jnp.where(state.size == jnp.inf, 0, state.size))
+    return all_finite(state._replace(info=None, **unknown))
 
 
 @each_globalized

@@ -283,7 +283,7 @@ X3 = jnp.ones(3)
         (
             lambda: hesskit.gauss_newton_operator(least_squares_loss(lambda p: p), [1, 2]),
             TypeError,
-            "params[0] is int; write 0.0",
+            "params[0] is int; write 1.0",
         ),
         (
             lambda: hesskit.gauss_newton_operator(
