@@ -33,6 +33,12 @@ from tests.strict import strict
 MANY_MAPS = 25_000  # Linux allows a process 65,530; each compiled program takes a few
 
 
+def pytest_collection_finish() -> None:
+    """No module may change the precision of the others' tests when it is imported."""
+    if jax.config.jax_enable_x64:
+        raise pytest.UsageError("a collected module turns x64 on when imported: do it in its main")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs() -> Iterator[None]:
     """Drop compiled programs between modules before the process may map no more memory."""

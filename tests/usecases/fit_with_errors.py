@@ -14,8 +14,6 @@ import numpy as np
 import hesskit
 import hesskit.plots
 
-jax.config.update("jax_enable_x64", True)
-
 TRUE = {"peak": {"height": 8.0, "mu": 0.42, "width": 0.15}, "bg": {"a": 1.2, "b": 0.0}}
 
 
@@ -105,4 +103,5 @@ def main(folder):
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
     main(sys.argv[1] if len(sys.argv) > 1 else ".")
