@@ -20,6 +20,8 @@ NAMES = (
     "lbfgs",
     "lbfgs_direction",
     "least_squares",
+    "classifier",
+    "vmc",
     "dispatch",
     "dense_limit",
     "convergence",

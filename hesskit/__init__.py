@@ -1,5 +1,6 @@
 """hesskit: second-order optimization for JAX."""
 
+from hesskit.analysis.diagonals import Diagonals, compare_diagonals
 from hesskit.core import losses
 from hesskit.core.check import check_value_fn
 from hesskit.core.composite import composite
@@ -7,19 +8,26 @@ from hesskit.core.microbatch import microbatched
 from hesskit.core.penalty import l2
 from hesskit.core.per_example import per_example
 from hesskit.core.residuals import least_squares_loss
+from hesskit.core.score import score_objective
 from hesskit.core.status import Status
+from hesskit.curvature.diagonal import diagonal_preconditioner
+from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
 from hesskit.linalg.operator import Operator, Preconditioner
+from hesskit.solvers.band import Band
 from hesskit.solvers.curve_fit import curve_fit
 from hesskit.solvers.fit_result import FitResult
 from hesskit.solvers.laplace import Laplace, laplace
 from hesskit.solvers.least_squares import least_squares
 from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result
+from hesskit.solvers.spread import Derived
+from hesskit.transforms.adahessian import adahessian, scale_by_adahessian
 from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
 from hesskit.transforms.gauss_newton import gauss_newton, scale_by_gauss_newton
+from hesskit.transforms.hessian_free import hessian_free, scale_by_hessian_free
 from hesskit.transforms.lbfgs import lbfgs, scale_by_lbfgs
 from hesskit.transforms.levenberg_marquardt import (
     levenberg_marquardt,
@@ -27,30 +35,40 @@ from hesskit.transforms.levenberg_marquardt import (
 )
 from hesskit.transforms.linesearch import scale_by_hager_zhang_linesearch
 from hesskit.transforms.masked import freeze, masked
+from hesskit.transforms.natural_gradient import natural_gradient, scale_by_natural_gradient
 from hesskit.transforms.newton import newton, scale_by_newton
 from hesskit.transforms.newton_cg import newton_cg, scale_by_newton_cg
 from hesskit.transforms.partition import partition
 from hesskit.transforms.recycle import last_info, value_and_grad_from_state
 from hesskit.transforms.saddle_free_newton import saddle_free_newton, scale_by_saddle_free_newton
+from hesskit.transforms.sophia import scale_by_sophia, sophia
 from hesskit.transforms.ssbroyden import ssbroyden
 from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
 __all__ = [
+    "Band",
+    "Derived",
+    "Diagonals",
     "FitResult",
     "Laplace",
     "Operator",
     "Preconditioner",
     "Result",
     "Status",
+    "adahessian",
     "check_value_fn",
+    "compare_diagonals",
     "composite",
     "cubic_newton",
     "curve_fit",
     "damped_newton",
+    "diagonal_preconditioner",
+    "fisher_operator",
     "freeze",
     "gauss_newton",
     "gauss_newton_operator",
     "hessian",
+    "hessian_free",
     "hessian_operator",
     "hvp",
     "l2",
@@ -64,21 +82,28 @@ __all__ = [
     "masked",
     "microbatched",
     "minimize",
+    "natural_gradient",
     "newton",
     "newton_cg",
     "partition",
     "per_example",
     "saddle_free_newton",
+    "scale_by_adahessian",
     "scale_by_cubic_newton",
     "scale_by_damped_newton",
     "scale_by_gauss_newton",
     "scale_by_hager_zhang_linesearch",
+    "scale_by_hessian_free",
     "scale_by_lbfgs",
     "scale_by_levenberg_marquardt",
+    "scale_by_natural_gradient",
     "scale_by_newton",
     "scale_by_newton_cg",
     "scale_by_saddle_free_newton",
+    "scale_by_sophia",
     "scale_by_trust_region",
+    "score_objective",
+    "sophia",
     "ssbroyden",
     "trust_region",
     "value_and_grad_from_state",

@@ -40,7 +40,15 @@ MAY_IMPORT = {
     "transforms": Layer(
         {"core", "linalg", "curvature", "transforms"},
         {"jax", "optax"},
-        siblings={"_build", "_descend", "_gauss_newton", "_optax"},
+        siblings={
+            "_build",
+            "_descend",
+            "_diagonal",
+            "_gauss_newton",
+            "_hessian_free",
+            "_natural_gradient",
+            "_optax",
+        },
     ),
     "solvers": Layer(
         {"core", "linalg", "curvature", "transforms", "solvers"}, {"jax", "optax", "tqdm"}

@@ -5,11 +5,14 @@ r"""Losses of a model's outputs whose curvature is known in closed form.
 over entries or examples i, with the Hessian H and a factor F, H = F F', of each l_i:
 
     squared error, gaussian, sigmoid, poisson:   H a number, F = sqrt(H)
-    softmax, p = softmax(z), q = sqrt(p):        H = |t|_1 (diag(p) - p p')
-                                                 F = |t|_1^(1/2) (diag(q) - p q')
 
 Squares have a residual b with F b = grad l. For the others b grows beyond all numbers where an
-output is far off (that of sigmoid as exp(|z|/2)), so they have none.
+output is far off (that of sigmoid as exp(|z|/2)), so they have none. Classes have a file of their
+own (core/categorical.py).
+
+Each is the negative log-likelihood of a distribution of t given z, a constant apart: the Gaussian
+of variance 1/2 or sigma^2, Bernoulli, Poisson, categorical. H does not depend on t, so it is the
+Fisher matrix of the outputs.
 
 Source: Martens (2020), "New insights and perspectives on the natural gradient method", sections 6
 and 9.
@@ -18,12 +21,13 @@ and 9.
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from hesskit.core import errors, tree
+from hesskit.core.structured import Scores
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Scalar
 
@@ -31,7 +35,7 @@ REDUCTIONS = ("mean", "sum")
 """c_i is 1 over the number of i that count, or 1."""
 
 
-def _array(item: Any, name: str) -> Array:
+def one_array(item: Any, name: str) -> Array:
     """`item` as one array; TypeError for a pytree or complex numbers."""
     if not jax.tree_util.all_leaves([item]):
         raise TypeError(f"got {errors.describe(item)} for {name}; this loss takes one array")
@@ -43,7 +47,7 @@ def _array(item: Any, name: str) -> Array:
 
 def _like(item: Any, outputs: Array, name: str) -> Array:
     """`item`, of shape () or that of the outputs, in their dtype."""
-    array = _array(item, name)
+    array = one_array(item, name)
     if array.shape not in ((), outputs.shape):
         raise ValueError(
             f"got shape {array.shape} for {name}, {outputs.shape} for outputs; reshape one to the "
@@ -60,7 +64,7 @@ def _mask(where: Any, shape: tuple[int, ...]) -> Array:
     return jnp.broadcast_to(mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)), shape)
 
 
-def _kept(c: Array, entry: Array) -> Array:
+def kept(c: Array, entry: Array) -> Array:
     """0 in place of what does not count: not even NaN gets through."""
     return jnp.where(c > 0, entry, 0)
 
@@ -71,13 +75,15 @@ def _check_mask(where: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Loss(ByParts):
-    """The loss (1) with a diagonal H; a subclass gives `_values` and `_curvatures` by entry.
+class Loss(ByParts):
+    """The loss (1) with a diagonal H; a subclass gives `_values` and its derivatives by entry.
 
     Attributes:
       reduction: "mean" or "sum".
       where: a mask of what counts, or None for all.
     """
+
+    is_likelihood: ClassVar = True
 
     reduction: str = "mean"
     where: Any = None
@@ -89,9 +95,9 @@ class _Loss(ByParts):
 
     def _at(self, outputs: Any, targets: Any, *, where: Any = None) -> tuple[Array, ...]:
         """Coefficients c of (1), outputs z and targets t."""
-        z = tree.widen(_array(outputs, "outputs"))
+        z = tree.widen(one_array(outputs, "outputs"))
         c = self._shares(where, z.shape, z.dtype)
-        return c, _kept(c, z), _kept(c, _like(targets, z, "targets"))
+        return c, kept(c, z), kept(c, _like(targets, z, "targets"))
 
     def _shares(
         self, where: Any, shape: tuple[int, ...], dtype: jnp.dtype, known: Array | None = None
@@ -109,6 +115,14 @@ class _Loss(ByParts):
         raise NotImplementedError
 
     def _curvatures(self, *entries: Array) -> Array:
+        raise NotImplementedError
+
+    def _slopes(self, *entries: Array) -> Array:
+        """The derivative of l_i by z_i."""
+        raise NotImplementedError
+
+    def _draw(self, key: Array, *entries: Array) -> Array:
+        """Targets from the model's distribution, in place of those among the entries."""
         raise NotImplementedError
 
     def __call__(self, outputs: Any, targets: Any, *, where: Any = None) -> Array:
@@ -132,6 +146,15 @@ class _Loss(ByParts):
         """None, or b with F b = grad l."""
         del outputs, data, named
 
+    def scores(self, outputs: Any, *data: Any, key: Any = None, **named: Any) -> Scores:
+        """sqrt(c) grad l_i by example, the first axis; at drawn targets if there is a key."""
+        c, z, t, *rest = self._at(outputs, *data, **named)
+        if key is not None:
+            t = self._draw(key, z, *rest).astype(z.dtype)
+        root = jnp.sqrt(c)
+        by_example = jnp.max(root, axis=tuple(range(1, root.ndim)), initial=0)
+        return Scores(kept(c, root * self._slopes(z, t, *rest)), by_example)
+
     def report(self, outputs: Any, aux: Any, *data: Any, **named: Any) -> Any:
         """The aux of the inner function."""
         del outputs, data, named
@@ -139,7 +162,7 @@ class _Loss(ByParts):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SquaredError(_Loss):
+class SquaredError(Loss):
     """The square of z - t."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -149,6 +172,12 @@ class SquaredError(_Loss):
         del t
         return jnp.full_like(z, 2)
 
+    def _slopes(self, z: Array, t: Array) -> Array:
+        return 2 * (z - t)
+
+    def _draw(self, key: Array, z: Array) -> Array:
+        return z + math.sqrt(0.5) * jax.random.normal(key, z.shape, z.dtype)
+
     def residual(self, outputs: Any, *data: Any, **named: Any) -> Array:
         """sqrt(2 c) (z - t)."""
         c, z, t = self._at(outputs, *data, **named)
@@ -156,7 +185,7 @@ class SquaredError(_Loss):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SigmoidCrossEntropy(_Loss):
+class SigmoidCrossEntropy(Loss):
     """Cross entropy of a probability t and sigmoid(z)."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -166,9 +195,15 @@ class SigmoidCrossEntropy(_Loss):
         del t
         return jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)
 
+    def _slopes(self, z: Array, t: Array) -> Array:
+        return jax.nn.sigmoid(z) - t
+
+    def _draw(self, key: Array, z: Array) -> Array:
+        return jax.random.bernoulli(key, jax.nn.sigmoid(z))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Poisson(_Loss):
+class Poisson(Loss):
     """Negative log-likelihood of a count t at the log rate z, less log t!."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -178,20 +213,26 @@ class Poisson(_Loss):
         del t
         return jnp.exp(z)
 
+    def _slopes(self, z: Array, t: Array) -> Array:
+        return jnp.exp(z) - t
+
+    def _draw(self, key: Array, z: Array) -> Array:
+        return jax.random.poisson(key, jnp.exp(z))
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gaussian(_Loss):
+class Gaussian(Loss):
     """Negative log-likelihood of t at mean z and known standard deviation."""
 
     def _at(
         self, outputs: Any, targets: Any, sigma: Any = 1.0, *, where: Any = None
     ) -> tuple[Array, ...]:
         """Also sigma; an infinite one drops its entry."""
-        z = tree.widen(_array(outputs, "outputs"))
+        z = tree.widen(one_array(outputs, "outputs"))
         sigma = _like(sigma, z, "sigma")
         c = self._shares(where, z.shape, z.dtype, ~jnp.isinf(sigma))
         t = _like(targets, z, "targets")
-        return c, _kept(c, z), _kept(c, t), jnp.where(c > 0, sigma, 1)
+        return c, kept(c, z), kept(c, t), jnp.where(c > 0, sigma, 1)
 
     def _values(self, z: Array, t: Array, sigma: Array) -> Array:
         return ((z - t) / sigma) ** 2 / 2 + jnp.log(sigma) + math.log(2 * math.pi) / 2
@@ -199,6 +240,12 @@ class Gaussian(_Loss):
     def _curvatures(self, z: Array, t: Array, sigma: Array) -> Array:
         del z, t
         return 1 / sigma**2
+
+    def _slopes(self, z: Array, t: Array, sigma: Array) -> Array:
+        return (z - t) / sigma**2
+
+    def _draw(self, key: Array, z: Array, sigma: Array) -> Array:
+        return z + sigma * jax.random.normal(key, z.shape, z.dtype)
 
     def __call__(
         self, outputs: Any, targets: Any, sigma: Scalar | Array = 1.0, *, where: Any = None
@@ -210,58 +257,3 @@ class Gaussian(_Loss):
         """sqrt(c) (z - t) / sigma."""
         c, z, t, sigma = self._at(outputs, *data, **named)
         return jnp.sqrt(c) * (z - t) / sigma
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SoftmaxCrossEntropy(_Loss):
-    """Cross entropy of labels and softmax(z) over the last axis."""
-
-    def _at(self, outputs: Any, targets: Any, *, where: Any = None) -> tuple[Array, ...]:
-        """Coefficients of examples, with an axis for classes; outputs z and labels t."""
-        z = tree.widen(_array(outputs, "outputs"))
-        if z.ndim == 0:
-            raise ValueError("got shape () for outputs, expected (..., classes)")
-        c = self._shares(where, z.shape[:-1], z.dtype)[..., None]
-        return c, _kept(c, z), _kept(c, _labels(targets, z))
-
-    def _values(self, z: Array, t: Array) -> Array:
-        # A logit of -inf excludes a class: 0 log 0 = 0.
-        log_p = jnp.maximum(jax.nn.log_softmax(z), jnp.finfo(z.dtype).min)
-        return -jnp.sum(t * log_p, axis=-1, keepdims=True)
-
-    def hessian_product(self, outputs: Any, v: Any, *data: Any, **named: Any) -> Array:
-        """H v = p (v - p.v), times |t|_1."""
-        c, z, t = self._at(outputs, *data, **named)
-        p, away = _centered(z, v)
-        return (c * jnp.sum(t, axis=-1, keepdims=True) * p * away).astype(v.dtype)
-
-    def whiten(self, outputs: Any, v: Any, *data: Any, **named: Any) -> Array:
-        """F'v = sqrt(p) (v - p.v), times the root of |t|_1."""
-        c, z, t = self._at(outputs, *data, **named)
-        p, away = _centered(z, v)
-        return jnp.sqrt(c * jnp.sum(t, axis=-1, keepdims=True) * p) * away
-
-
-def _labels(targets: Any, z: Array) -> Array:
-    """Labels like z: those given, or one-hot; NaN for a class number that is none."""
-    t = _array(targets, "targets")
-    if t.shape == z.shape:
-        return t.astype(z.dtype)
-    if t.shape != z.shape[:-1]:
-        raise ValueError(
-            f"got shape {t.shape} for targets, {z.shape} for outputs; expected class numbers of "
-            f"shape {z.shape[:-1]} or labels of shape {z.shape}"
-        )
-    if not jnp.issubdtype(t.dtype, jnp.integer):
-        raise TypeError(f"got {t.dtype} for targets; class numbers are integers: astype(int)")
-    number, classes = t.astype(jnp.int32)[..., None], z.shape[-1]
-    hot = number == jax.lax.broadcasted_iota(jnp.int32, z.shape, z.ndim - 1)
-    return jnp.where((number >= 0) & (number < classes), hot.astype(z.dtype), jnp.nan)
-
-
-def _centered(z: Array, v: Array) -> tuple[Array, Array]:
-    """p = softmax(z), and v - p.v."""
-    p, v = jax.nn.softmax(z), v.astype(z.dtype)
-    # Less that of the likeliest class: p.v then has no cancellation where p is nearly 1.
-    v = v - jnp.take_along_axis(v, jnp.argmax(z, axis=-1, keepdims=True), axis=-1)
-    return p, v - jnp.sum(p * v, axis=-1, keepdims=True)

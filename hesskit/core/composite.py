@@ -9,65 +9,18 @@ user's objective, called like a function. With its data filled in it is a `Struc
 Source: Schraudolph (2002); Martens (2020), section 6.
 """
 
-import contextlib
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, objective, tree
-from hesskit.core.structured import Outer, Structured
+from hesskit.core import errors, objective, signature, tree
+from hesskit.core.structured import Outer, Structured, by_scores
 from hesskit.core.terms import ByParts, Term
 from hesskit.core.types import Array, Params
-
-
-def _positional(fn: Callable[..., Any], *, optional: bool = True) -> tuple[str, ...] | None:
-    """The names that `fn` takes by position after the first; None for any number of them."""
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
-        return None
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = [p for p in parameters[1:] if p.kind in kinds]
-    return tuple(p.name for p in taken if optional or p.default is inspect.Parameter.empty)
-
-
-def _names(fn: Callable[..., Any]) -> set[str]:
-    """What `fn` takes by name."""
-    try:
-        parameters = list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        return set()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name for p in parameters[1:] if p.kind in kinds}
-
-
-def _joint_signature(inner: Callable[..., Any], outer: Callable[..., Any]) -> inspect.Signature:
-    """Params, then the data of `inner`, then that of `outer`; a name of both is one."""
-    first, *own = inspect.signature(inner).parameters.values()
-    if _positional(outer) != ():
-        own = [_by_name(p) for p in own]
-    names = {p.name for p in own}
-    others = list(inspect.signature(outer).parameters.values())[1:]
-    return inspect.Signature(
-        [first, *sorted([*own, *(p for p in others if p.name not in names)], key=_order)]
-    )
-
-
-def _by_name(p: inspect.Parameter) -> inspect.Parameter:
-    """An optional parameter as one that is given by name alone: data of `outer` comes behind."""
-    optional = p.default is not inspect.Parameter.empty
-    return p.replace(kind=inspect.Parameter.KEYWORD_ONLY) if optional else p
-
-
-def _order(p: inspect.Parameter) -> tuple[int, bool]:
-    return p.kind, p.default is not inspect.Parameter.empty
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +28,8 @@ class Composite(ByParts, Term):
     """The objective (1): `composite(params, *data) -> ()`, or -> ((), aux).
 
     Attributes:
-      outer: an object with the methods of `Outer`, each with the data behind its arguments.
+      outer: an object with the methods of `Outer`, each with the data behind its arguments; and,
+        if a complex output is not to be its two parts along a new first axis, with `split`.
       inner: `inner(params, ...) -> outputs`, or -> (outputs, aux).
       has_aux: whether `inner` returns a pair.
     """
@@ -86,21 +40,22 @@ class Composite(ByParts, Term):
 
     def __post_init__(self) -> None:
         """Takes the signature of both functions; TypeError if data could belong to either."""
-        if _positional(self.inner) is None and _positional(self.outer) != ():
+        if signature.positional(self.inner) is None and signature.positional(self.outer) != ():
             raise TypeError(
                 "inner takes any number of arguments, so nobody knows which data is its own and "
                 "which that of outer; name its arguments"
             )
-        try:
-            signature = _joint_signature(self.inner, self.outer)
-        except (TypeError, ValueError):  # some callables have no signature
-            return
-        object.__setattr__(self, "__signature__", signature)
+        signature.adopt(self, signature.joint(self.inner, self.outer))
 
     def __call__(self, params: Params, *args: Any, **data: Any) -> Any:
         """The value at `params`, or (value, aux)."""
         whole = self.structure(args, data, self.names[0])
         return whole(params) if self.has_aux else whole.without_aux()(params)
+
+    @property
+    def is_squares(self) -> bool:
+        """Whether it is a sum of squared residuals, robust or not."""
+        return getattr(self.outer, "is_squares", False)
 
     @property
     def names(self) -> tuple[str, str]:
@@ -111,14 +66,14 @@ class Composite(ByParts, Term):
         self, args: tuple[Any, ...], caller: str
     ) -> tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]]:
         """Positional data of `inner`, that of `outer`, which comes behind, and what both take."""
-        extra = _positional(self.outer)
-        own = _positional(self.inner, optional=extra == ())
+        extra = signature.positional(self.outer)
+        own = signature.positional(self.inner, optional=extra == ())
         count = len(args) if own is None else len(own)
         first, last = args[:count], args[count:]
         if extra is None:
             return first, last, {}
         both = dict(zip(own or (), first, strict=False))
-        both = {key: item for key, item in both.items() if key in _names(self.outer)}
+        both = {key: item for key, item in both.items() if key in signature.names(self.outer)}
         rest = [key for key in extra if key not in both]
         if len(last) > len(rest):
             raise TypeError(
@@ -133,18 +88,21 @@ class Composite(ByParts, Term):
         """The objective with its data filled in."""
         name = self.names[1]
         first, last, both = self._split(args, caller)
-        inner_data = objective.named(self.inner, data, name)
-        outer_data = {**objective.named(self.outer, data, "outer"), **both}
+        inner_data, _ = signature.select(self.inner, data, name)
+        outer_data, _ = signature.select(self.outer, data, "outer")
+        outer_data |= both
+
+        split = getattr(self.outer, "split", objective.split)
 
         def inner(params: Params) -> tuple[Any, Any]:
             with errors.calling(name, params, caller):
                 out = self.inner(params, *first, **inner_data)
             if not self.has_aux:
-                return _outputs(out, name), None
+                return split(_outputs(out, name)), None
             if not (isinstance(out, tuple) and len(out) == 2):
                 told = errors.describe(out)
                 raise TypeError(f"{name} must return (outputs, aux) with has_aux=True, got {told}")
-            return _outputs(out[0], name), out[1]
+            return split(_outputs(out[0], name)), out[1]
 
         def fill(method: Callable[..., Any]) -> Callable[..., Any]:
             @functools.wraps(method)
@@ -154,20 +112,24 @@ class Composite(ByParts, Term):
             return call
 
         loss = self.outer
-        return Structured(
-            inner,
-            Outer(
-                value=fill(loss),
-                hessian_product=fill(loss.hessian_product),
-                whiten=fill(loss.whiten),
-                residual=fill(loss.residual),
-                report=fill(loss.report),
-            ),
+        outer = Outer(
+            value=fill(loss),
+            hessian_product=fill(loss.hessian_product),
+            whiten=fill(loss.whiten),
+            residual=fill(loss.residual),
+            report=fill(loss.report),
         )
+
+        def scored(key: Any, centered: bool) -> Outer:
+            scores = fill(functools.partial(loss.scores, key=key))
+            return by_scores(outer, scores, given=key is None, centered=centered)
+
+        known = getattr(loss, "is_likelihood", False)
+        return Structured(inner, outer._replace(scored=scored) if known else outer)
 
 
 def _outputs(out: Any, name: str) -> Any:
-    """`out` as a pytree of real arrays: a complex output is its two parts."""
+    """`out` as a pytree of arrays, checked."""
     leaves = jax.tree_util.tree_leaves_with_path(out)
     if not leaves:
         raise TypeError(f"{name} returned {out!r}, expected arrays; is a `return` missing?")
@@ -178,7 +140,7 @@ def _outputs(out: Any, name: str) -> Any:
             raise TypeError(f"{name} returned {dtype}{where}; derivatives need floats")
     if all(jnp.size(leaf) == 0 for _, leaf in leaves):
         raise ValueError(f"{name} returned {errors.describe(out)}: no entries; is the data empty?")
-    return objective.split(jax.tree.map(jnp.asarray, out))
+    return jax.tree.map(jnp.asarray, out)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,8 +157,7 @@ class Autodiff(ByParts):
 
     def __post_init__(self) -> None:
         """Takes the signature of `fn`, so that data finds its place by name."""
-        with contextlib.suppress(TypeError, ValueError):  # some callables have no signature
-            object.__setattr__(self, "__signature__", inspect.signature(self.fn))
+        signature.adopt(self, signature.of(self.fn))
 
     def __call__(self, outputs: Any, *args: Any, **data: Any) -> Array:
         """The loss, ()."""

@@ -14,11 +14,11 @@ Source: McCullagh & Nelder (1989), "Generalized Linear Models", chapter 2.
 
 from typing import Any
 
+from hesskit.core.categorical import SoftmaxCrossEntropy
 from hesskit.core.closed_form import (
     Gaussian,
     Poisson,
     SigmoidCrossEntropy,
-    SoftmaxCrossEntropy,
     SquaredError,
 )
 

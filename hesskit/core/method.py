@@ -84,8 +84,9 @@ class Method(NamedTuple):
 
     `evaluate(fn, params, has_aux=...)` gives the evaluation that `tell` wants, with products or
     without; `leaves_saddles` says that a zero gradient under negative curvature does not end it;
-    `any_structure` that nothing in it has the structure of params, which may be raveled;
-    `judges_rest` that `state.at_rest` counts, in place of |grad| <= tolerance.
+    `looks_at_rest` that it looks for negative curvature only there; `any_structure` that nothing in
+    it has the structure of params, which may be raveled; `judges_rest` that `state.at_rest` counts,
+    in place of |grad| <= tolerance.
     """
 
     start: Callable[[Params], State]
@@ -93,6 +94,7 @@ class Method(NamedTuple):
     tell: Callable[[State, Evaluation], State]
     evaluate: Callable[..., Evaluation] = linearized
     leaves_saddles: bool = True
+    looks_at_rest: bool = False
     any_structure: bool = True
     judges_rest: bool = False
 

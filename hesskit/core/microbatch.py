@@ -6,54 +6,89 @@ For an f that is itself a mean over examples, F = f. Values, gradients and Hessi
 are those of a scan over the parts whose body is evaluated anew in the backward pass
 (`jax.checkpoint`), so that no part is kept while another is at work.
 
+Where f has a structure, so has F (core/batched.py).
+
 Source: Griewank & Walther (2008), Evaluating Derivatives, chapter 12 (checkpointing).
 """
 
-import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors
+from hesskit.core import batched, errors, objective, signature
+from hesskit.core.structured import Outer, Structured
+from hesskit.core.terms import ByParts, Sum, Term
 from hesskit.core.types import Array, Params
 
 
-@dataclasses.dataclass(frozen=True)
-class _MicroBatched:
+class _Parts(NamedTuple):
+    """Data taken apart: arrays with the axis of parts first, and `fill(part) -> (args, data)`."""
+
+    arrays: list[Array]
+    fill: Callable[[list[Array]], tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _MicroBatched(ByParts, Term):
     """The function (1); equal to another of the same parts, so that compiled programs are found."""
 
     value_fn: Callable[..., Any]
     num: int
-    axis: int
+    axis: int | None  # None: each array is split already, with the axis of parts first
 
     def __post_init__(self) -> None:
-        with contextlib.suppress(TypeError, ValueError):  # some callables have no signature
-            object.__setattr__(self, "__signature__", inspect.signature(self.value_fn))
+        """Takes the signature of the function."""
+        signature.adopt(self, signature.of(self.value_fn))
+
+    @property
+    def is_squares(self) -> bool:
+        """Whether the parts are sums of squared residuals."""
+        return objective.is_squares(self.value_fn)
 
     def __call__(self, params: Params, *args: Any, **data: Any) -> Any:
-        leaves, structure = jax.tree_util.tree_flatten_with_path((args, data))
-        whole = [leaf for _, leaf in leaves]
-        split = [i for i, leaf in enumerate(whole) if _is_batch(leaf)]
-        self._check({self._name(leaves[i][0]): jnp.shape(whole[i]) for i in split})
+        """The mean at `params`, or (mean, aux)."""
+        parts = self._apart(args, data)
 
-        @jax.checkpoint
-        def one(params: Params, parts: list[Array]) -> Any:
-            full = list(whole)
-            for i, part in zip(split, parts, strict=True):
-                full[i] = part
-            args, data = jax.tree.unflatten(structure, full)
+        def one(params: Params, part: list[Array]) -> Any:
+            args, data = parts.fill(part)
             out = self.value_fn(params, *args, **data)
             if isinstance(out, tuple) and len(out) == 2:
                 return errors.check_value(out[0]), out[1]
             return errors.check_value(out)
 
-        parts = [_parts(whole[i], self.num, self.axis) for i in split]
-        _, out = jax.lax.scan(lambda _, part: (None, one(params, part)), None, parts)
-        return (jnp.mean(out[0]), out[1]) if isinstance(out, tuple) else jnp.mean(out)
+        return batched.mean(one, params, parts.arrays)
+
+    def _apart(self, args: tuple[Any, ...], data: Mapping[str, Any]) -> _Parts:
+        """The data, checked, each array split."""
+        leaves, structure = jax.tree_util.tree_flatten_with_path((args, dict(data)))
+        whole = [leaf for _, leaf in leaves]
+        split = [i for i, leaf in enumerate(whole) if getattr(leaf, "shape", ())]
+        self._check({self._name(leaves[i][0]): jnp.shape(whole[i]) for i in split})
+        take = (lambda leaf: leaf) if self.axis is None else self._split
+
+        def fill(part: list[Array]) -> Any:
+            full = list(whole)
+            for i, array in zip(split, part, strict=True):
+                full[i] = array
+            return jax.tree.unflatten(structure, full)
+
+        return _Parts([take(jnp.asarray(whole[i])) for i in split], fill)
+
+    def _split(self, leaf: Array) -> Array:
+        """Part i holds the entries i, i + num, ... along `axis`: a sharded axis stays spread."""
+        assert self.axis is not None
+        axis = self.axis % leaf.ndim
+        shape = (
+            *leaf.shape[:axis],
+            leaf.shape[axis] // self.num,
+            self.num,
+            *leaf.shape[axis + 1 :],
+        )
+        return jnp.moveaxis(leaf.reshape(shape), axis + 1, 0)
 
     def _name(self, path: tuple[Any, ...]) -> str:
         """The name of the data at `path` of (args, data), as the function calls it."""
@@ -72,6 +107,8 @@ class _MicroBatched:
                 "microbatched found no array to split: pass the data after params, by position "
                 "or by name; what value_fn closes over stays whole"
             )
+        if self.axis is None:
+            return
         sizes = {}
         for name, shape in shapes.items():
             if not -len(shape) <= self.axis < len(shape):
@@ -91,16 +128,51 @@ class _MicroBatched:
                 )
 
 
-def _is_batch(leaf: Any) -> bool:
-    return len(getattr(leaf, "shape", ())) > 0
+class _WithStructure(_MicroBatched):
+    """(1) of an objective with a structure, which keeps it."""
+
+    def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Any:
+        """The objective with its data filled in: structured if that of a part is."""
+        parts = self._apart(args, data)
+        fill = objective.structure_of(self.value_fn)
+        assert fill is not None
+
+        def of_part(part: list[Array]) -> Any:
+            return fill(*parts.fill(part), caller)
+
+        def outer_of(part: list[Array]) -> Outer:
+            return of_part(part).outer
+
+        def whole(params: Params) -> tuple[Array, Any]:
+            return batched.mean(lambda p, part: of_part(part)(p), params, parts.arrays)
+
+        first = of_part([a[0] for a in parts.arrays])
+        if not isinstance(first, Structured):
+            return whole
+        outer = batched.loss(outer_of, parts.arrays, self.num)
+        if first.outer.scored is not None:
+            outer = outer._replace(scored=batched.scored(outer_of, parts.arrays, self.num))
+        return batched.Batched(batched.outputs(of_part, parts.arrays), outer, whole=whole)
 
 
-def _parts(leaf: Array, num: int, axis: int) -> Array:
-    """Part i holds the entries i, i + num, ... along `axis`: a sharded axis stays spread."""
-    leaf = jnp.asarray(leaf)
-    axis %= leaf.ndim
-    shape = (*leaf.shape[:axis], leaf.shape[axis] // num, num, *leaf.shape[axis + 1 :])
-    return jnp.moveaxis(leaf.reshape(shape), axis + 1, 0)
+def over_parts(value_fn: Callable[..., Any], num: int) -> Callable[..., Any]:
+    """The mean of `value_fn` over data that comes as `num` parts, stacked along a first axis.
+
+    Args:
+      value_fn: `value_fn(params, ...) -> ()`.
+      num: how many.
+
+    Returns:
+      A function with the signature of `value_fn`; of a sum, the term that takes data is the mean.
+    """
+    return _over(value_fn, num, None)
+
+
+def _over(value_fn: Callable[..., Any], num: int, axis: int | None) -> Callable[..., Any]:
+    if isinstance(value_fn, Sum):
+        return value_fn.map_takers(lambda term: _over(term, num, axis))
+    kind = _MicroBatched if objective.structure_of(value_fn) is None else _WithStructure
+    return kind(value_fn, int(num), axis)
 
 
 def microbatched(value_fn: Callable[..., Any], num: int, *, axis: int = 0) -> Callable[..., Any]:
@@ -111,13 +183,23 @@ def microbatched(value_fn: Callable[..., Any], num: int, *, axis: int = 0) -> Ca
     uint32) is an array like any other: pass `jax.random.key`. `optax.MultiSteps`, by contrast,
     runs the optimizer on each micro-batch.
 
+    A structured objective (`hesskit.least_squares_loss`, `hesskit.composite`, sums of such) stays
+    one: Gauss-Newton products scan over the parts and keep the outputs of all and the inner
+    values of one; dense methods stack the rows of the parts, m x n in all. In a sum the term that
+    takes the data is split, the others are evaluated once.
+
+    It is the mean: of an objective that sums over examples (`reduction="sum"`) it is 1/num of it,
+    `num * microbatched(...)` all of it. Where examples are dropped (`sigma=inf`, `where`), it is
+    the mean over the batch only if all parts keep as many.
+
     Args:
       value_fn: `value_fn(params, ...) -> ()`, a mean over examples, or `-> ((), aux)`.
       num: the number of micro-batches.
       axis: the axis of examples, the same in every array.
 
     Returns:
-      A function with the signature of `value_fn`. An aux comes stacked along a new first axis.
+      A function with the signature of `value_fn`, which adds and scales. An aux comes stacked
+      along a new first axis.
 
     Raises:
       ValueError: `num` is no positive integer. When called: there is no array to split, or one
@@ -136,4 +218,4 @@ def microbatched(value_fn: Callable[..., Any], num: int, *, axis: int = 0) -> Ca
     """
     errors.check_callable(value_fn, name="value_fn")
     errors.check_count(num, name="num")
-    return _MicroBatched(value_fn, int(num), axis)
+    return _over(value_fn, int(num), axis)

@@ -6,20 +6,17 @@ mapped to a structured one in one place. A bound objective is a plain function o
 
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors
+from hesskit.core import errors, signature
 from hesskit.core.types import Array, Params, ValueFn
 
 RESERVED = ("updates", "state", "params", "value", "grad", "value_fn", "args")
 """Names that belong to `update` itself; data under these names travels in `args=`."""
-
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def reserved(name: str) -> str:
@@ -27,44 +24,12 @@ def reserved(name: str) -> str:
     return f"the data name `{name}` belongs to update(); pass args={{'{name}': ...}}"
 
 
-def _parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:
-    try:
-        return list(inspect.signature(fn).parameters.values())
-    except (TypeError, ValueError):
-        return None
-
-
-def _select(
-    fn: Callable[..., Any], data: Mapping[str, Any], name: str
-) -> tuple[dict[str, Any], list[str]]:
-    """The part of `data` that `fn` takes by name, and the required names still missing."""
-    parameters = _parameters(fn)
-    if parameters is None:
-        return dict(data), []
-    if not parameters:
-        raise TypeError(f"{name} must take params as its first argument; it takes none")
-    extra = parameters[1:]
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        taken = dict(data)
-    else:
-        names = {p.name for p in extra if p.kind is not inspect.Parameter.VAR_POSITIONAL}
-        taken = {key: item for key, item in data.items() if key in names}
-    kinds = (*_POSITIONAL, inspect.Parameter.KEYWORD_ONLY)
-    required = [p.name for p in extra if p.kind in kinds and p.default is inspect.Parameter.empty]
-    return taken, [key for key in required if key not in taken]
-
-
-def named(fn: Callable[..., Any], data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The part of `data` that `fn` takes by name."""
-    return _select(fn, data, name)[0]
-
-
 def _complain(
     fn: Callable[..., Any], missing: list[str], data: Mapping[str, Any], name: str, caller: str
 ) -> None:
     if caller.endswith("update") and missing[0] in RESERVED:
         raise TypeError(reserved(missing[0]))
-    names = [p.name for p in _parameters(fn) or []]
+    names = [p.name for p in signature.parameters(fn) or []]
     if not data and len(names) > 1:
         first = " and ".join([", ".join(names[:-1]), names[-1]])
         calls = ", ".join(f"p[{i}]" for i in range(len(names)))
@@ -88,10 +53,10 @@ def _complain(
 
 def _check_known(fn: Callable[..., Any], args: Mapping[str, Any], name: str) -> None:
     """Raises TypeError if `args` has a name that `fn` does not take."""
-    parameters = _parameters(fn)
+    parameters = signature.parameters(fn)
     if parameters is None:
         return
-    taken, missing = _select(fn, args, name)
+    taken, missing = signature.select(fn, args, name)
     unknown = [key for key in args if key not in taken]
     if unknown and not missing:
         names = [p.name for p in parameters]
@@ -141,15 +106,19 @@ def bind(
         what = type(args).__name__ if shape is None else f"an array of shape {shape}"
         raise TypeError(f"args must be a tuple or a dict of data, got {what}; write args=(data,)")
     filled = functools.partial(_shift(value_fn), positional) if positional else value_fn
-    taken, missing = _select(value_fn, by_name, name)
+    taken, missing = signature.select(value_fn, by_name, name)
     if positional:
-        names = [p.name for p in (_parameters(value_fn) or [])[1:] if p.kind in _POSITIONAL]
+        names = [
+            p.name
+            for p in (signature.parameters(value_fn) or [])[1:]
+            if p.kind in signature.POSITIONAL
+        ]
         missing = [key for key in missing if key not in names[: len(positional)]]
     if missing:
         given = by_name if not positional else {"args": positional, **by_name}
         _complain(value_fn, missing, given, name, caller)
 
-    structure = getattr(value_fn, "structure", None)
+    structure = structure_of(value_fn)
     if structure is not None:
         return structure(positional, taken, caller)
 
@@ -163,6 +132,30 @@ def bind(
         return errors.check_value(out[0], name=name), out[1]
 
     return objective
+
+
+def structure_of(fn: Callable[..., Any]) -> Callable[..., Any] | None:
+    """How `fn` becomes a function of params alone that keeps its structure, or None.
+
+    Args:
+      fn: an objective, or a `functools.partial` of one with data filled in by name.
+
+    Returns:
+      `(args, data, caller) -> params -> (value, aux)`, or None for a plain function.
+    """
+    if not isinstance(fn, functools.partial):
+        return getattr(fn, "structure", None)
+    inner = None if fn.args else structure_of(fn.func)
+    if inner is None:
+        return None
+    return lambda args, data, caller: inner(args, {**fn.keywords, **data}, caller)
+
+
+def is_squares(fn: Callable[..., Any]) -> bool:
+    """Whether `fn` is known to be a sum of squared residuals, robust or not."""
+    if isinstance(fn, functools.partial):
+        return not fn.args and is_squares(fn.func)
+    return getattr(fn, "is_squares", False)
 
 
 def _shift(fn: Callable[..., Any]) -> Callable[..., Any]:

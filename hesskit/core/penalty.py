@@ -10,12 +10,12 @@ Terms add and scale (core/terms.py): `loss + l2(1e-4)`, `loss + 0.1 * l2(1.0, ma
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, objective, select, tree
+from hesskit.core import errors, objective, per_example, select, tree
 from hesskit.core.structured import Outer, Structured
 from hesskit.core.terms import ByParts, Term
 from hesskit.core.types import Array, Params, Scalar
@@ -24,6 +24,8 @@ from hesskit.core.types import Array, Params, Scalar
 @dataclasses.dataclass(frozen=True, eq=False)
 class L2(ByParts, Term):
     """The penalty (1)."""
+
+    is_squares: ClassVar = True
 
     strength: Scalar
     center: Params | None
@@ -53,23 +55,31 @@ class L2(ByParts, Term):
         """The penalty as half the square of residuals sqrt(strength) (p - center)."""
         del args, data, caller
 
+        def residuals(params: Params) -> Params:
+            return objective.split(self._away(params))
+
+        def rows(params: Params, data: Any) -> list[Params]:
+            del data
+            return per_example.stack_rows(jax.jacrev(residuals)(params), params)
+
         def inner(params: Params) -> tuple[Params, None]:
-            return objective.split(self._away(params)), None
+            out = residuals(params)
+            per_example.tell(per_example.Call(rows, params, (), out))
+            return out, None
 
         def root(v: Params) -> Params:
             strength = jnp.asarray(self.strength, tree.result_dtype(v))
             return tree.scale(jnp.sqrt(strength), v)
 
-        return Structured(
-            inner,
-            Outer(
-                value=self._value,  # to the bit that of a call
-                hessian_product=lambda r, v: root(root(v)),
-                whiten=lambda r, v: root(v),
-                residual=root,
-                report=lambda r, aux: None,
-            ),
+        outer = Outer(
+            value=self._value,  # to the bit that of a call
+            hessian_product=lambda r, v: root(root(v)),
+            whiten=lambda r, v: root(v),
+            residual=root,
+            report=lambda r, aux: None,
+            scored=lambda key, centered: outer,  # a prior has no examples
         )
+        return Structured(inner, outer)
 
 
 def l2(strength: Scalar, *, center: Params | None = None, mask: Any = None) -> L2:

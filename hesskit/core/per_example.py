@@ -5,45 +5,71 @@ r"""Functions of one example, mapped over a batch with its structure kept.
 The rows of the Jacobian of a batch cost one reverse pass each over the batch unless it is known
 that row i depends on example i alone: then all rows together cost one mapped reverse pass. A
 `PerExample` says so. Wherever it is called, it tells the innermost `tap` (none outside of one) what
-it returned and from what; `rows` matches these with the outputs of a whole objective.
+it returned and from what, and so does whoever else knows rows of its own (core/microbatch.py,
+core/penalty.py); `rows` matches these with the outputs of a whole objective.
 """
 
 import contextlib
 import dataclasses
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, tree
+from hesskit.core import errors, signature, tree
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Params
 
 
 class Call(NamedTuple):
-    """One call of a `PerExample`."""
+    """One call of a function of params and data that knows the rows of its Jacobian.
 
-    one: Callable[..., Any]  # `one(params, *example)`, for one example
-    axes: tuple[Any, ...]  # of the data
+    Attributes:
+      rows: `(params, data) -> ` for each leaf of `out`, params with an axis of its entries first.
+      params: where it was called.
+      data: what it was called with besides.
+      out: what it returned.
+    """
+
+    rows: Callable[[Params, Any], list[Params]]
     params: Params
-    data: tuple[Any, ...]
-    out: Any  # with the axis of examples first
+    data: Any
+    out: Any
 
 
-_taps: list[list[Call]] = []
+class _Taps(threading.local):
+    """The open taps of a thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.open: list[list[Call]] = []
+
+
+_taps = _Taps()
 
 
 @contextlib.contextmanager
 def tap() -> Iterator[list[Call]]:
     """Collects the calls made inside, while tracing."""
     calls: list[Call] = []
-    _taps.append(calls)
+    _taps.open.append(calls)
     try:
         yield calls
     finally:
-        _taps.remove(calls)
+        _taps.open.pop()
+
+
+def is_tapped() -> bool:
+    """Whether anybody wants to know of calls."""
+    return bool(_taps.open)
+
+
+def tell(call: Call) -> None:
+    """Tells the innermost tap, if there is one, of a call."""
+    if _taps.open:
+        _taps.open[-1].append(call)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,14 +84,40 @@ class PerExample(ByParts):
     fn: Callable[..., Any]
     in_axes: Any = 0
 
+    def __post_init__(self) -> None:
+        """Takes the signature of `fn`, so that data finds its place by name."""
+        signature.adopt(self, signature.of(self.fn))
+
     def __call__(self, params: Params, /, *batch: Any, **named: Any) -> Any:
-        """The outputs of all examples; data by name is shared by all."""
+        """The outputs of all examples; what is optional and given by name is shared by all."""
+        required = signature.positional(self.fn, optional=False) or ()
+        for name in required[len(batch) :]:
+            if name in named:
+                batch = (*batch, named.pop(name))
         one = functools.partial(self.fn, **named) if named else self.fn
         axes = self.in_axes if isinstance(self.in_axes, tuple) else (self.in_axes,) * len(batch)
         out = jax.vmap(one, in_axes=(None, *axes))(params, *batch)
-        if _taps:
-            _taps[-1].append(Call(one, axes, params, batch, out))
+        tell(Call(functools.partial(_mapped_rows, self.fn, axes), params, (batch, named), out))
         return out
+
+
+def _mapped_rows(fn: Any, axes: tuple[Any, ...], params: Params, data: Any) -> list[Params]:
+    """The rows of each output, from one reverse pass mapped over examples."""
+    batch, named = data
+    one = functools.partial(fn, **named) if named else fn
+    jacobian = jax.vmap(jax.jacrev(one), in_axes=(None, *axes))(params, *batch)
+    return stack_rows(jacobian, params)
+
+
+def stack_rows(jacobian: Any, params: Params) -> list[Params]:
+    """What `jax.jacrev` gives, output by output: params with an axis of its entries first."""
+    inside = jax.tree.structure(params)
+    blocks = jax.tree.leaves(jacobian)
+    found = []
+    for start in range(0, len(blocks), inside.num_leaves):
+        block = jax.tree.unflatten(inside, blocks[start : start + inside.num_leaves])
+        found.append(jax.tree.map(lambda a, p: a.reshape(-1, *jnp.shape(p)), block, params))
+    return found
 
 
 def rows(inner: Callable[[Params], tuple[Any, Any]], params: Params) -> Array | None:
@@ -110,7 +162,7 @@ def _depends(inner: Callable[[Params], Any], params: Params) -> bool:
     def data(point: Params) -> Any:
         with tap() as calls:
             inner(point)
-        return [(call.data, getattr(call.one, "keywords", None)) for call in calls]
+        return [call.data for call in calls]
 
     jaxpr = jax.make_jaxpr(data)(params).jaxpr
     reached = set(jaxpr.invars)
@@ -133,16 +185,10 @@ def _block(
 
     # Objectives are composed with a change of variables: rows go back through it.
     _, pull = jax.vjp(own, params)
-    jacobian = jax.vmap(jax.jacrev(call.one), in_axes=(None, *call.axes))(call.params, *call.data)
-    found = []
-    structure = jax.tree.structure(call.out)
-    for out, rows_ in zip(
-        jax.tree.leaves(call.out), structure.flatten_up_to(jacobian), strict=True
-    ):
-        flat = jax.tree.map(lambda a, p: a.reshape(-1, *p.shape), rows_, call.params)
-        found.append(jax.vmap(lambda v: tree.ravel(pull(v)[0]))(flat))
-        assert found[-1].shape[0] == out.size
-    return found
+    return [
+        jax.vmap(lambda v: tree.ravel(pull(v)[0]))(block)
+        for block in call.rows(call.params, call.data)
+    ]
 
 
 def per_example(fn: Callable[..., Any], in_axes: Any = 0) -> PerExample:
@@ -154,8 +200,8 @@ def per_example(fn: Callable[..., Any], in_axes: Any = 0) -> PerExample:
 
     Args:
       fn: `fn(params, *example)`, returning a residual, a loss, or any pytree of arrays.
-      in_axes: the axis of examples in each data argument, as in `jax.vmap`; params and data by
-        name are shared.
+      in_axes: the axis of examples in each data argument, as in `jax.vmap`; params, and what is
+        optional and given by name, are shared.
 
     Returns:
       A function `(params, *batch) -> outputs` with the axis of examples first.

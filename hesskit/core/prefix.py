@@ -9,6 +9,26 @@ from hesskit.core import errors
 from hesskit.core.types import Array
 
 
+def spread(prefix: Any, like: Any, *, name: str) -> Any:
+    """A prefix tree as a full one: each leaf of it at every leaf of `like` below.
+
+    Args:
+      prefix: a prefix tree of `like`.
+      like: any pytree.
+      name: the argument's name, for messages.
+
+    Returns:
+      A tree with the structure of `like`; entries are those of `prefix`, of any shape.
+
+    Raises:
+      ValueError: the tree does not fit.
+    """
+    try:
+        return jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, like)
+    except ValueError as error:
+        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {error}") from error
+
+
 def fill(prefix: Any, like: Any, *, name: str) -> Any:
     """A prefix tree of numbers and arrays as a full tree of arrays.
 
@@ -29,10 +49,6 @@ def fill(prefix: Any, like: Any, *, name: str) -> Any:
       >>> print(fill(2.0, {"a": jnp.zeros(3)}, name="sigma"))
       {'a': Array([2., 2., 2.], dtype=float32)}
     """
-    try:
-        full = jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, like)
-    except ValueError as error:
-        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {error}") from error
 
     def leaf(item: Any, model: Any) -> Array:
         array = jnp.asarray(item)
@@ -40,4 +56,4 @@ def fill(prefix: Any, like: Any, *, name: str) -> Any:
             raise ValueError(f"{name} has shape {array.shape}, expected () or {model.shape}")
         return jnp.broadcast_to(array.astype(jnp.finfo(model.dtype).dtype), model.shape)
 
-    return jax.tree.map(leaf, full, like)
+    return jax.tree.map(leaf, spread(prefix, like, name=name), like)

@@ -5,7 +5,7 @@ With residuals r, standard deviations sigma, a coefficient c for each leaf and u
     l(r)  =  sum_leaf c sum_i  scale^2 rho(u_i^2 / scale^2)                 (1)
 
     "sum":   c = w / 2,   half the sum of squares
-    "mean":  c = w / size of the leaf, the sum over leaves of w mean(r^2)
+    "mean":  c = w / (residuals of the leaf with finite sigma), the sum over leaves of w mean(u^2)
 
 and rho(z) = z unless the loss is robust. Its Hessian is diagonal, with entries and floor
 
@@ -19,13 +19,14 @@ Source: Nocedal & Wright (2006), chapter 10; robust: Triggs, McLauchlan, Hartley
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, tree
+from hesskit.core import errors, objective, prefix, tree
 from hesskit.core.composite import Composite
+from hesskit.core.structured import Scores
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Scalar
 
@@ -47,17 +48,23 @@ LOSSES: dict[str, Callable[[Array], Array]] = {
 """rho(z) by name, z = (r / scale)^2."""
 
 
-def _prefix(prefix: Any, outputs: Any, name: str) -> list[Any]:
-    """The entry of a prefix tree for each leaf of `outputs`; an array in it broadcasts."""
-    if not isinstance(prefix, (dict, list, tuple)):
-        return [prefix] * len(jax.tree.leaves(outputs))
-    try:
-        full = jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, outputs)
-    except ValueError as error:
-        raise ValueError(
-            f"{name} is no prefix of the residuals {errors.describe(outputs)}: {error}"
-        ) from error
-    return jax.tree.leaves(full)
+class Complex(NamedTuple):
+    """A complex leaf of residuals as two real ones: each of its numbers is one residual."""
+
+    parts: Array  # (2, *shape)
+
+
+class Leaf(NamedTuple):
+    """What (1) needs of one leaf of the residuals."""
+
+    r: Array  # at least float32, 0 where sigma is infinite
+    c: Array  # ()
+    inverse: Array  # 1 / sigma
+    count: Array  # (), the residuals that are not dropped
+
+
+def _is_complex(node: Any) -> bool:
+    return isinstance(node, Complex)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +80,7 @@ class Squares(ByParts):
     """
 
     names: ClassVar = ("least_squares_loss", "residual_fn")
+    is_squares: ClassVar = True
 
     weights: Any = None
     reduction: str = "sum"
@@ -99,19 +107,23 @@ class Squares(ByParts):
             )
         return rho
 
-    def _leaves(self, outputs: Any) -> list[tuple[Array, Array, Array]]:
-        """For each leaf: r in at least float32, its coefficient c, and 1 / sigma."""
-        leaves = jax.tree.leaves(tree.widen(outputs))
-        weights = [1.0] * len(leaves)
-        sigmas = list(weights)
-        if self.weights is not None:
-            weights = _prefix(self.weights, outputs, "weights")
-        if self.sigma is not None:
-            sigmas = _prefix(self.sigma, outputs, "sigma")
-        return [self._leaf(*leaf) for leaf in zip(leaves, weights, sigmas, strict=True)]
+    def split(self, outputs: Any) -> Any:
+        """Complex leaves as `Complex`."""
+        parts = objective.split(outputs)
+        return jax.tree.map(lambda a, b: Complex(b) if jnp.iscomplexobj(a) else b, outputs, parts)
 
-    def _leaf(self, r: Array, weight: Any, sigma: Any) -> tuple[Array, Array, Array]:
-        """r, c and 1 / sigma, in one dtype; r is 0 where sigma is infinite."""
+    def _leaves(self, outputs: Any) -> list[Leaf]:
+        numbers = [1 + _is_complex(a) for a in jax.tree.leaves(outputs, is_leaf=_is_complex)]
+        leaves = jax.tree.leaves(tree.widen(outputs))
+        weights = sigmas = [1.0] * len(leaves)
+        if self.weights is not None:
+            weights = jax.tree.leaves(prefix.spread(self.weights, outputs, name="weights"))
+        if self.sigma is not None:
+            sigmas = jax.tree.leaves(prefix.spread(self.sigma, outputs, name="sigma"))
+        return [self._leaf(*one) for one in zip(leaves, weights, sigmas, numbers, strict=True)]
+
+    def _leaf(self, r: Array, weight: Any, sigma: Any, numbers: int) -> Leaf:
+        """A leaf, all in one dtype; `numbers` real ones make a residual."""
         c, sigma = jnp.asarray(weight, r.dtype), jnp.asarray(sigma, r.dtype)
         if c.shape != ():
             raise ValueError(
@@ -122,15 +134,15 @@ class Squares(ByParts):
             sigma = jnp.broadcast_to(sigma, r.shape)
         except ValueError as error:
             raise ValueError(f"sigma has shape {sigma.shape}, the residuals {r.shape}") from error
-        share = 0.5 if self.reduction == "sum" else 1 / max(r.size, 1)
-        return jnp.where(jnp.isinf(sigma), 0, r), share * c, 1 / sigma
+        dropped = jnp.isinf(sigma)
+        count = jnp.maximum(jnp.sum(~dropped).astype(r.dtype) / numbers, 1)
+        c = c / 2 if self.reduction == "sum" else c / count
+        return Leaf(jnp.where(dropped, 0, r), c, 1 / sigma, count)
 
     def _each(self, outputs: Any, fn: Callable[..., Array], *more: Any) -> Any:
-        """`fn(r, c, 1/sigma, ...)` by leaf, in the structure of outputs."""
+        """`fn(leaf, ...)` by leaf, in the structure of outputs."""
         rest = [jax.tree.leaves(tree_) for tree_ in more]
-        found = [
-            fn(*leaf, *extra) for leaf, *extra in zip(self._leaves(outputs), *rest, strict=True)
-        ]
+        found = [fn(*one) for one in zip(self._leaves(outputs), *rest, strict=True)]
         return jax.tree.unflatten(jax.tree.structure(outputs), found)
 
     def _slopes(self, u: Array) -> tuple[Array, Array]:
@@ -147,27 +159,28 @@ class Squares(ByParts):
         slope, bend = jax.jvp(first, (z,), (one,))
         return slope, jnp.maximum(slope + 2 * z * bend, FLOOR * slope)
 
-    def _part(self, r: Array, c: Array, inverse: Array) -> Array:
+    def _part(self, leaf: Leaf) -> Array:
         """The term of one leaf in (1)."""
+        u = leaf.r * leaf.inverse
         if self.loss == "linear":
-            u = r * inverse
-            return c * jnp.sum(u * u)
-        scale = jnp.asarray(self.scale, r.dtype)
-        return c * scale**2 * jnp.sum(self._rho((r * inverse / scale) ** 2))
+            return leaf.c * jnp.sum(u * u)
+        scale = jnp.asarray(self.scale, u.dtype)
+        return leaf.c * scale**2 * jnp.sum(self._rho((u / scale) ** 2))
 
     def __call__(
         self, outputs: Any, *, residual_weights: Any = None, residual_sigma: Any = None
     ) -> Array:
         """The loss, () of at least float32; weights and sigma given here replace its own."""
         loss = self._given(residual_weights, residual_sigma)
-        parts = [loss._part(*leaf) for leaf in loss._leaves(outputs)]
+        parts = [loss._part(leaf) for leaf in loss._leaves(outputs)]
         dtype = tree.widest(*(p.dtype for p in parts))
         return sum((p.astype(dtype) for p in parts), start=jnp.zeros((), dtype))
 
     def hessian_product(self, outputs: Any, v: Any, **given: Any) -> Any:
         """H v, diagonal: (2)."""
 
-        def part(r: Array, c: Array, inverse: Array, v: Array) -> Array:
+        def part(leaf: Leaf, v: Array) -> Array:
+            r, c, inverse, _ = leaf
             _, curvature = self._slopes(r * inverse)
             return (2 * c * inverse**2 * curvature * v.astype(r.dtype)).astype(v.dtype)
 
@@ -176,7 +189,8 @@ class Squares(ByParts):
     def whiten(self, outputs: Any, v: Any, **given: Any) -> Any:
         """The square root of (2) times v."""
 
-        def part(r: Array, c: Array, inverse: Array, v: Array) -> Array:
+        def part(leaf: Leaf, v: Array) -> Array:
+            r, c, inverse, _ = leaf
             _, curvature = self._slopes(r * inverse)
             return jnp.sqrt(2 * c * curvature) * inverse * v.astype(r.dtype)
 
@@ -185,19 +199,46 @@ class Squares(ByParts):
     def residual(self, outputs: Any, **given: Any) -> Any:
         """b with F b = grad l: r itself, scaled."""
 
-        def part(r: Array, c: Array, inverse: Array) -> Array:
-            u = r * inverse
+        def part(leaf: Leaf) -> Array:
+            u = leaf.r * leaf.inverse
             slope, curvature = self._slopes(u)
             some = curvature > 0
             root = jnp.sqrt(jnp.where(some, curvature, 1))
-            return jnp.sqrt(2 * c) * jnp.where(some, slope / root, 0) * u
+            return jnp.sqrt(2 * leaf.c) * jnp.where(some, slope / root, 0) * u
 
         return self._given(**given)._each(outputs, part)
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether (1) is that of Gaussian residuals."""
+        return self.loss == "linear"
+
+    def scores(self, outputs: Any, *, key: Any = None, **given: Any) -> Scores:
+        """sqrt(c_i) grad l_i by entries of the first axis; of normal draws if there is a key."""
+        loss = self._given(**given)
+        leaves = loss._leaves(outputs)
+        keys = [None] * len(leaves) if key is None else [*jax.random.split(key, len(leaves))]
+
+        def part(leaf: Leaf, key: Any) -> Scores:
+            r, c, inverse, count = leaf
+            root = jnp.ones_like(count) if self.reduction == "sum" else 1 / jnp.sqrt(count)
+            if key is None:
+                u = 2 * c * inverse**2 * r / root
+            else:
+                u = jnp.sqrt(2 * c) * inverse * jax.random.normal(key, r.shape, r.dtype)
+            return Scores(u, jnp.broadcast_to(root, r.shape[:1]))
+
+        found = [part(leaf, k) for leaf, k in zip(leaves, keys, strict=True)]
+        structure = jax.tree.structure(outputs)
+        return Scores(*(jax.tree.unflatten(structure, x) for x in zip(*found, strict=True)))
 
     def report(self, outputs: Any, aux: Any, **given: Any) -> dict[str, Any]:
         """`terms`, the unweighted value of each leaf, and the `aux` of the residuals if any."""
         plain = dataclasses.replace(self._given(**given), weights=None)
-        terms = plain._each(outputs, plain._part)
+        structure = jax.tree.structure(outputs, is_leaf=_is_complex)
+        terms = jax.tree.unflatten(
+            structure, [plain._part(leaf) for leaf in plain._leaves(outputs)]
+        )
         return {"terms": terms} if aux is None else {"terms": terms, "aux": aux}
 
 
@@ -215,12 +256,13 @@ def least_squares_loss(
 
     With `reduction="sum"` it is 1/2 sum w (r / sigma)^2; with "mean" the sum over leaves of
     w mean((r / sigma)^2), as is usual for physics-informed networks: one number for Adam and for
-    `hesskit.levenberg_marquardt`. In `hesskit.minimize` the unweighted value of each leaf comes
-    back as `result.aux["terms"]`.
+    `hesskit.levenberg_marquardt`. The mean is over the residuals of a leaf that are not dropped; a
+    complex one is one residual, |r|^2 (robust losses take its two parts one by one). The unweighted
+    value of each leaf comes back as `result.aux["terms"]`.
 
     Args:
-      residual_fn: `residual_fn(params, ...) -> residuals`, any pytree of float or complex arrays
-        (a complex number counts as two real ones), or `-> (residuals, aux)`.
+      residual_fn: `residual_fn(params, ...) -> residuals`, any pytree of float or complex arrays,
+        or `-> (residuals, aux)`.
       weights: a prefix tree of the residuals with scalars >= 0, which may be traced; None means 1.
         Weights that change from call to call are data: `loss(params, ..., residual_weights=w)`,
         and `residual_sigma=` likewise.
@@ -229,7 +271,7 @@ def least_squares_loss(
         rho(z) itself, elementwise, with rho(0) = 0 and rho'(0) = 1, z = (r / (sigma scale))^2.
       scale: the size of r / sigma at which an outlier begins.
       sigma: standard deviations of the residuals: a prefix tree of scalars or arrays; inf drops a
-        residual.
+        residual, also from the number that "mean" divides by.
       has_aux: whether `residual_fn` returns a pair; in `result.aux["aux"]`.
 
     Returns:

@@ -34,7 +34,7 @@ def restrict(fn: Callable[..., Any], rest: Params, *, caller: str = "") -> Calla
       >>> print(fn({"a": jnp.ones(2), "b": None}, x=jnp.full(2, 3.0)))
       8.0
     """
-    if hasattr(fn, "structure"):
+    if objective.structure_of(fn) is not None:
         return _Restricted(fn, rest)
 
     @functools.wraps(fn, updated=())
@@ -52,12 +52,15 @@ class _Restricted:
     def __init__(self, fn: Callable[..., Any], rest: Params) -> None:
         self.fn, self.rest = fn, rest
         self.__wrapped__ = fn  # inspect.signature looks here
+        self.is_squares = objective.is_squares(fn)
 
     def __call__(self, params: Params, /, *args: Any, **data: Any) -> Any:
         return self.fn(select.merge(self.rest, params), *args, **data)
 
     def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Any:
-        whole = self.fn.structure(args, data, caller)
+        fill = objective.structure_of(self.fn)
+        assert fill is not None
+        whole = fill(args, data, caller)
         return objective.precompose(whole, lambda params: select.merge(self.rest, params))
 
 

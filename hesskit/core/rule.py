@@ -49,6 +49,7 @@ class Rule(NamedTuple):
       size: the first size as a number, or a schedule of the count, or None for `first_size`.
       evaluate: `(fn, params, has_aux=...) -> Evaluation` with what `build` needs.
       leaves_saddles: a zero gradient under negative curvature does not end the method.
+      looks_at_rest: where the gradient is not zero, negative curvature may be there unseen.
       noise: `model -> ()`, rounding of f beyond that of its own digits, which the model knows.
       judges_rest: `build` says where nothing is left to gain, in place of |grad| <= tolerance.
       bounds: what core/bounds.py parses, in the structure of the machine's params, of a rule whose
@@ -65,6 +66,7 @@ class Rule(NamedTuple):
     size: Any = None
     evaluate: Callable[..., Evaluation] = linearized
     leaves_saddles: bool = True
+    looks_at_rest: bool = False
     noise: Callable[[Any], Array] | None = None
     judges_rest: bool = False
     bounds: Any = None

@@ -56,9 +56,21 @@ SENTENCES = {
     "{grad_norm:.1e}",
 }
 
+AT_REST = (
+    "to gtol the residual is zero or orthogonal to the Jacobian (gradient norm {grad_norm:.1e}, in "
+    "its unit), and no negative curvature is known"
+)
+"""The sentence of GRADIENT_TOL where least squares ended by tests without a unit."""
+
 
 def sentence(
-    status: Status, *, value: float, grad_norm: float, num_steps: int, dtype: str = "float32"
+    status: Status,
+    *,
+    value: float,
+    grad_norm: float,
+    num_steps: int,
+    dtype: str = "float32",
+    relative: bool = False,
 ) -> str:
     """The sentence of `status`, with the numbers of the run in it.
 
@@ -68,6 +80,7 @@ def sentence(
       grad_norm: the Euclidean norm of the gradient there.
       num_steps: trials judged.
       dtype: the dtype whose rounding limits the answer.
+      relative: the gradient counts as zero although its norm is above the tolerance.
 
     Returns:
       One sentence and, where there is something to try, what to try.
@@ -80,6 +93,7 @@ def sentence(
         "float64": "rescale or reformulate value_fn for more digits",
         "complex128": "rescale or reformulate value_fn for more digits",
     }.get(dtype, "more digits need float64")
-    return SENTENCES[Status(status)].format(
+    by_offset = relative and status == Status.GRADIENT_TOL
+    return (AT_REST if by_offset else SENTENCES[Status(status)]).format(
         value=value, grad_norm=grad_norm, num_steps=num_steps, dtype=dtype, advice=advice
     )

@@ -1,15 +1,14 @@
-r"""Objectives that add and scale: `loss + 0.1 * penalty`.
+r"""Objectives that add and scale: `loss + 0.1 * penalty`, `loss / 2`, `a - b`.
 
     F(p; data)  =  sum_k  c_k f_k(p; data)                                  (1)
 
 A sum is called like the one of its terms that takes data; what several take by name and need not
-have, none gets. Where every term has a structure (core/composite.py) and no coefficient is
-negative, so has the sum: outputs side by side.
+have, none gets. Where every term has a structure (core/composite.py), so has the sum: outputs side
+by side. Its Gauss-Newton matrix is semidefinite only if no coefficient is negative; with one that
+is, the sum is a function like any other, and who asks for that matrix hears of it.
 """
 
-import contextlib
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from hesskit.core import errors
+from hesskit.core import errors, objective, signature
 from hesskit.core.structured import Structured, total
 from hesskit.core.types import Params, Scalar
 
@@ -37,22 +36,48 @@ class Term:
             return Sum(_terms(self))
         return Sum((*_terms(other), *_terms(self))) if callable(other) else NotImplemented
 
+    def __sub__(self, other: Any) -> "Sum":
+        """The difference of both."""
+        return Sum((*_terms(self), *_scaled(-1.0, other))) if callable(other) else NotImplemented
+
+    def __rsub__(self, other: Any) -> "Sum":
+        """The difference of both."""
+        return Sum((*_terms(other), *_scaled(-1.0, self))) if callable(other) else NotImplemented
+
+    def __neg__(self) -> "Sum":
+        """The negative."""
+        return Sum(_scaled(-1.0, self))
+
     def __mul__(self, factor: Any) -> "Sum":
         """`factor` times the function."""
         if not _is_number(factor):
             return NotImplemented
-        return Sum(tuple((factor * weight, term) for weight, term in _terms(self)))
+        return Sum(_scaled(factor, self))
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: Any) -> "Sum":
+        """The function divided by `divisor`."""
+        if not _is_number(divisor):
+            return NotImplemented
+        return Sum(tuple((weight / divisor, term) for weight, term in _terms(self)))
+
 
 def _is_number(factor: Any) -> bool:
-    plain = isinstance(factor, (int, float)) and not isinstance(factor, bool)
-    return plain or getattr(factor, "shape", None) == ()
+    """Whether `factor` is a real number, maybe traced."""
+    if isinstance(factor, (int, float)):
+        return not isinstance(factor, bool)
+    dtype = getattr(factor, "dtype", None)
+    is_real = dtype is not None and dtype.kind not in "bcOSU"  # bools, complex, what is no number
+    return is_real and factor.shape == ()
 
 
 def _terms(term: Any) -> tuple[tuple[Scalar, Callable[..., Any]], ...]:
     return term.terms if isinstance(term, Sum) else ((1.0, term),)
+
+
+def _scaled(factor: Scalar, term: Any) -> tuple[tuple[Scalar, Callable[..., Any]], ...]:
+    return tuple((factor * weight, each) for weight, each in _terms(term))
 
 
 def _token(item: Any) -> Any:
@@ -90,30 +115,37 @@ class Sum(ByParts, Term):
 
     def __post_init__(self) -> None:
         """Checks that data has one place to go, and takes the signature of that place."""
-        takers = self._takers()
+        takers = self.takers()
         if len(takers) > 1:
             names = " and ".join(_name(self.terms[i][1]) for i in takers)
             raise TypeError(
                 f"{names} both take data, and a sum passes data to one term: write one function "
                 "that returns their sum"
             )
-        with contextlib.suppress(TypeError, ValueError):  # some callables have no signature
-            signature = inspect.signature(self.terms[takers[0] if takers else 0][1])
-            if not takers:
-                first = list(signature.parameters.values())[:1]
-                signature = signature.replace(parameters=first)
-            object.__setattr__(self, "__signature__", signature)
+        shown = signature.of(self.terms[takers[0] if takers else 0][1])
+        signature.adopt(self, shown if takers else signature.first_only(shown))
 
-    def _takers(self) -> list[int]:
+    def takers(self) -> list[int]:
         """The places of the terms that take data, or of the one that may take some."""
-        kinds = [_takes_data(term) for _, term in self.terms]
+        kinds = [signature.takes_data(term) for _, term in self.terms]
         need = [i for i, kind in enumerate(kinds) if kind is True]
         may = [i for i, kind in enumerate(kinds) if kind is None]
         return need or (may if len(may) == 1 else [])
 
+    def map_takers(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> "Sum":
+        """The sum with `wrap(term)` for the term that takes data; for each term if none does."""
+        takers = self.takers() or range(len(self.terms))
+        pairs = enumerate(self.terms)
+        return Sum(tuple((c, wrap(term) if i in takers else term) for i, (c, term) in pairs))
+
+    @property
+    def is_squares(self) -> bool:
+        """Whether it is a sum of squared residuals, robust or not."""
+        return all(objective.is_squares(term) and not _is_negative(c) for c, term in self.terms)
+
     def _given(self, args: tuple[Any, ...], data: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         """The data of each term."""
-        takers = self._takers()
+        takers = self.takers()
         if not takers and (args or data):
             raise TypeError("no term of this sum takes data, or several do and none must have it")
         return [(args, data) if i in takers else ((), {}) for i in range(len(self.terms))]
@@ -138,13 +170,12 @@ class Sum(ByParts, Term):
     def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Any:
         """The sum with its data filled in: structured if every term is, else a plain pair."""
         given = self._given(args, data)
-        if all(hasattr(term, "structure") for _, term in self.terms):
-            pairs = [
-                (weight, term.structure(*own, caller))
-                for (weight, term), own in zip(self.terms, given, strict=True)
-            ]
-            if all(isinstance(part, Structured) and not _is_negative(c) for c, part in pairs):
-                return total(pairs)
+        fills = [objective.structure_of(term) for _, term in self.terms]
+        known = [fill for fill in fills if fill is not None]
+        if len(known) == len(fills):
+            parts = [fill(*own, caller) for fill, own in zip(known, given, strict=True)]
+            if all(isinstance(part, Structured) for part in parts):
+                return self._total(parts)
 
         def plain(params: Params) -> tuple[Any, Any]:
             out = self(params, *args, **data)
@@ -152,29 +183,35 @@ class Sum(ByParts, Term):
 
         return plain
 
+    def _total(self, parts: list[Structured]) -> Structured:
+        """The structured sum; without a curvature of outputs where a coefficient is negative."""
+        weights = [weight for weight, _ in self.terms]
+        whole = total(list(zip(weights, parts, strict=True)))
+        below = [_name(term) for weight, term in self.terms if _is_negative(weight)]
+        if not below:
+            return whole
+
+        def refuse(*given: Any) -> Any:
+            del given
+            raise TypeError(
+                f"the coefficient of {below[0]} is negative in this sum, so that its Gauss-Newton "
+                "matrix need not be semidefinite. Write one term with the difference, l2(2.0) for "
+                "l2(3.0) - l2(1.0), or use a method of the Hessian: hesskit.trust_region() or, "
+                "for many parameters, hesskit.newton_cg()."
+            )
+
+        outer = whole.outer._replace(hessian_product=refuse, whiten=refuse, residual=refuse)
+        if outer.scored is not None:
+            outer = outer._replace(scored=refuse)
+        return dataclasses.replace(whole, outer=outer)
+
 
 def _is_negative(weight: Any) -> bool:
     """Whether a coefficient is known to be negative."""
-    return not isinstance(weight, Tracer) and bool(weight < 0)
+    return not isinstance(weight, Tracer) and float(weight) < 0
 
 
 def _name(term: Callable[..., Any]) -> str:
     """What a term is called in messages: by its function."""
     fn = getattr(term, "inner", term)
     return getattr(fn, "__name__", type(term).__name__)
-
-
-def _takes_data(term: Callable[..., Any]) -> bool | None:
-    """Whether `term` has parameters after the first; None if it has some by name, all optional."""
-    try:
-        parameters = list(inspect.signature(term).parameters.values())
-    except (TypeError, ValueError):
-        return True
-    if len(parameters) == 1 and parameters[0].kind in _NAMED:
-        return False
-    by_name = [p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters[1:]]
-    optional = [p.default is not inspect.Parameter.empty for p in parameters[1:]]
-    return None if all(by_name) and all(optional) else True
-
-
-_NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

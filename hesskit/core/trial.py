@@ -215,7 +215,18 @@ def remodel(
 
 
 def propose(rule: Rule, state: State) -> State:
-    """The next trial from the model; says GRADIENT_TOL where the kept point is at rest."""
+    """The next trial from the model; says GRADIENT_TOL where the kept point is at rest.
+
+    Not where the model has no finite step even there: its matrix is not finite, and nothing tells
+    a minimum from a saddle. That is SINGULAR.
+
+    Args:
+      rule: the method.
+      state: the kept point with its model.
+
+    Returns:
+      The state with a step.
+    """
     assert state.params is not None
     here = context(state, rule.judges_rest, rule.bounds)
     step = rule.solve(state.model, state.grad, state.size, here)
@@ -227,7 +238,7 @@ def propose(rule: Rule, state: State) -> State:
     )
     rest = state.modeled & here.at_rest
     status = jnp.where(state.modeled & ~sound, Status.SINGULAR, state.info.status)
-    status = jnp.where(rest & ~state.indefinite, Status.GRADIENT_TOL, status)
+    status = jnp.where(rest & sound & ~state.indefinite, Status.GRADIENT_TOL, status)
     status = jnp.where(rest & state.indefinite & (step.norm == 0), Status.SADDLE, status)
     own = rule.describe(state.model, state.size)
     info = state.info._replace(status=status.astype(jnp.int32), **own)
@@ -250,5 +261,6 @@ def machine(rule: Rule) -> Method:
         tell=functools.partial(tell, rule),
         evaluate=rule.evaluate,
         leaves_saddles=rule.leaves_saddles,
+        looks_at_rest=rule.looks_at_rest,
         judges_rest=rule.judges_rest,
     )

@@ -13,19 +13,20 @@ Source: Golub & Van Loan (2013), sections 5.5 and 6.2; More (1978), "The Levenbe
 algorithm"; Nocedal & Wright (2006), section 10.3.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
 from hesskit.core import tree
-from hesskit.core.acceptance import rounding_floor
+from hesskit.core.acceptance import FLOOR_ULPS, rounding_floor
 from hesskit.core.bounds import projected_gradient
 from hesskit.core.derivatives import Evaluation
-from hesskit.core.method import is_at_rest
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg import bounded
 from hesskit.linalg.more_sorensen import trust_region_step
+from hesskit.linalg.row_svd import factor
 
 
 class Factored(NamedTuple):
@@ -36,6 +37,8 @@ class Factored(NamedTuple):
     coefficients: Array  # (k,), S c
     scale: Array  # (n,), the diagonal of D
     noise: Array  # (), the rounding of f that residuals bring
+    most: Array  # (), the largest |b| so far; of |c| where the loss has no b
+    curve: Any = None  # of a geodesic step (curvature/geodesic.py)
 
 
 def empty(params: Params, num_rows: int | None = None) -> Factored:
@@ -52,9 +55,8 @@ def empty(params: Params, num_rows: int | None = None) -> Factored:
     k = n if num_rows is None else min(num_rows, n)
     vector = jnp.zeros((k,), dtype)
     zero = jnp.zeros((), dtype)
-    return Factored(
-        vector, jnp.zeros((n, k), dtype), jnp.copy(vector), jnp.zeros((n,), dtype), zero
-    )
+    vectors, scale = jnp.zeros((n, k), dtype), jnp.zeros((n,), dtype)
+    return Factored(vector, vectors, jnp.copy(vector), scale, zero, jnp.copy(zero))
 
 
 def column_scale(matrix: Array, previous: Array, power: float) -> Array:
@@ -68,57 +70,18 @@ def column_scale(matrix: Array, previous: Array, power: float) -> Array:
     return jnp.where(top > 0, jnp.maximum(seen, least), 1)
 
 
-def reduce_rows(matrix: Array, residual: Array) -> tuple[Array, Array]:
-    """R and Q'b of (1), with min(m, n) rows; for m <= n the rows themselves."""
-    m, n = matrix.shape
-    if m <= n:
-        return matrix, residual
-    joined = jnp.linalg.qr(jnp.concatenate([matrix, residual[:, None]], axis=1), mode="r")
-    return joined[:n, :n], joined[:n, n]
-
-
-def factor(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
-    """S, V' and c of (1).
-
-    Args:
-      matrix: A D^{-1}, (m, n).
-      residual: b, (m,).
-
-    Returns:
-      S descending, (k,), V', (k, n), and c, (k,), for k = min(m, n). Singular values at the
-      rounding of the largest, and their entries of c, are zero.
-    """
-    m, n = matrix.shape
-    if WIDE <= m < n and matrix.dtype == jnp.float64:
-        return _by_samples(matrix, residual)
-    small, b = reduce_rows(matrix, residual)
-    u, s, vt = jnp.linalg.svd(small, full_matrices=False)
-    noise = max(m, n) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    return jnp.where(s > noise, s, 0), vt, jnp.where(s > noise, u.T @ b, 0)
-
-
-def _by_samples(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
-    """(1) from A A' = U S^2 U', whose rounding leaves half the digits: enough for float64."""
-    m = matrix.shape[0]
-    w, u = jnp.linalg.eigh(matrix @ matrix.T)
-    w, u = w[::-1], u[:, ::-1]
-    known = w > m * jnp.finfo(w.dtype).eps * jnp.max(w, initial=0)
-    s = jnp.sqrt(jnp.where(known, w, 0))
-    vt = (u.T @ matrix) / jnp.where(known, s, 1)[:, None]
-    return s, jnp.where(known[:, None], vt, 0), jnp.where(known, u.T @ residual, 0)
-
-
-WIDE = 100
-"""Rows from which a wide A is taken apart by samples: four times faster than its SVD."""
-
-
 def _padded(array: Array, n: int, axis: int) -> Array:
     widths = [(0, 0)] * array.ndim
     widths[axis] = (n - array.shape[axis], 0)
     return jnp.pad(array, widths)
 
 
-def rounding(matrix: Array, residual: Array, x: Array) -> Array:
+def parts_of(matrix: Array, x: Array) -> Array:
+    """What parameters contribute to each residual, |A| |x|, (m,): it knows them to eps of that."""
+    return jnp.abs(matrix) @ jnp.abs(x)
+
+
+def rounding(parts: Array, residual: Array) -> Array:
     """The rounding of f where residuals are differences of larger numbers.
 
     A residual is known at best to what a rounding of the parameters changes in it, eps |A| |x|;
@@ -126,29 +89,55 @@ def rounding(matrix: Array, residual: Array, x: Array) -> Array:
     falls while the gradient still does.
 
     Args:
-      matrix: A, (m, n).
+      parts: |A| |x|, (m,).
       residual: b, (m,).
-      x: the parameters, (n,).
 
     Returns:
       The floor |b| . |A| |x| in roundings, as of `acceptance.rounding_floor`, ().
     """
-    size = jnp.sum(jnp.abs(residual) * (jnp.abs(matrix) @ jnp.abs(x)))
-    return rounding_floor(size, size, float(jnp.finfo(matrix.dtype).eps))
+    size = jnp.sum(jnp.abs(residual) * parts)
+    return rounding_floor(size, size, float(jnp.finfo(parts.dtype).eps))
 
 
-def _nothing_left(model: Factored, size: Array, evaluation: Evaluation, context: Context) -> Array:
-    """Whether nothing is left to gain.
+def _vanishes(residual: Array, parts: Array, most: Array, tolerance: Array) -> Array:
+    """Whether b is zero, beside what it is made of: in any unit, and wherever the start was.
 
-    Either |c| <= tolerance |b|, the relative offset of Bates & Watts (1981), free of units, while
-    the whole step is at most sqrt(tolerance) of the parameters in the norm |D s| (a residual that
-    no parameter can lower makes any c look small); or, where residuals vanish, both |g| and |c| are
-    within the tolerance. Of bounded parameters, all are those of the face where -g does not lead
-    out of the box.
+    Each entry is within `tolerance` of its parts and of the largest |b| so far (either may be large
+    for no good reason: a large offset in a parameter, a far start), or all of it at the rounding of
+    its parts.
+
+    Args:
+      residual: b, (m,).
+      parts: |A| |x|, (m,).
+      most: the largest |b| so far, ().
+      tolerance: ().
+
+    Returns:
+      A () bool.
+    """
+    eps = float(jnp.finfo(parts.dtype).eps)
+    each = jnp.all(jnp.abs(residual) <= tolerance * jnp.minimum(parts, most))
+    return each | (tree.norm(residual) <= FLOOR_ULPS * eps * tree.norm(parts))
+
+
+def _nothing_left(
+    model: Factored,
+    residual: Array | None,
+    parts: Array,
+    evaluation: Evaluation,
+    context: Context,
+) -> Array:
+    """Whether nothing is left to gain, judged free of units.
+
+    Either |c| <= tolerance |b|, the relative offset of Bates & Watts (1981), while the whole step
+    is at most sqrt(tolerance) of the parameters in the norm |D s| (a residual that no parameter can
+    lower makes any c look small); or b vanishes, in its place c where the loss has none. Of bounded
+    parameters, all are those of the face where -g does not lead out of the box.
 
     Args:
       model: (1) at the kept point.
-      size: |b|^2, ().
+      residual: b, (m,), or None.
+      parts: |A| |x|, (m,).
       evaluation: at the kept point.
       context: the kept point.
 
@@ -156,19 +145,20 @@ def _nothing_left(model: Factored, size: Array, evaluation: Evaluation, context:
       A () bool.
     """
     matrix, c = _rows_of(model)
-    grad, box, s = evaluation.grad, context.bounds, jnp.sqrt(model.eigenvalues)
-    if box is not None:
-        whole, grad = grad, projected_gradient(grad, context.params, box)
-        inside = tree.ravel(grad) == tree.ravel(whole)
+    s = jnp.sqrt(model.eigenvalues)
+    if context.bounds is not None:
+        inward = projected_gradient(evaluation.grad, context.params, context.bounds)
+        inside = tree.ravel(inward) == tree.ravel(evaluation.grad)
         w, _, coefficients = _face(matrix, c, inside)
         s = jnp.sqrt(w)
         c = coefficients / jnp.where(s > 0, s, 1)
-    tolerance, drop = jnp.asarray(context.tolerance), tree.norm(c)
+    tolerance = jnp.asarray(context.tolerance, c.dtype)
+    if residual is None:
+        return _vanishes(tree.norm(c), tree.norm(parts), model.most, tolerance)
     step = tree.norm(c / jnp.where(s > 0, s, 1))
     short = step <= jnp.sqrt(tolerance) * tree.norm(model.scale * tree.ravel(context.params))
-    small = is_at_rest(tree.norm(grad), evaluation.value, tolerance)
-    by_offset = (size > 0) & short & (drop <= tolerance * jnp.sqrt(size))
-    return by_offset | (small & (drop <= tolerance))
+    by_offset = short & (tree.norm(c) <= tolerance * tree.norm(residual))
+    return by_offset | _vanishes(residual, parts, model.most, tolerance)
 
 
 def build(
@@ -178,6 +168,7 @@ def build(
     context: Context,
     *,
     power: float,
+    bend: Callable[[Factored, Any, Callable[[Array], Array]], Any] | None = None,
 ) -> Built:
     """The model (1) at the kept point, from one Jacobian.
 
@@ -187,6 +178,7 @@ def build(
       model: the model before, for its scale.
       context: the kept point.
       power: D is |column|^power.
+      bend: `(model, rows, u -> S U'u) -> curve`, where the model is to have one.
 
     Returns:
       The `Factored` model.
@@ -206,13 +198,22 @@ def build(
     known = tree.zeros_like(rhs) if rows.residual is None else evaluation.grad
     more = vt @ (tree.ravel(tree.sub(rhs, known)).astype(dtype) / scale)
     coefficients = s * c + jnp.where(s > 0, more, 0)
-    noise = rounding(matrix, b, tree.ravel(context.params).astype(dtype))
-    factored = Factored(s * s, vt.T, coefficients, scale, noise)
+    parts = parts_of(matrix, tree.ravel(context.params).astype(dtype))
+    c = coefficients / jnp.where(s > 0, s, 1)
+    known_b = None if rows.residual is None else b
+    most = jnp.maximum(model.most, tree.norm(c if known_b is None else b))
+    factored = Factored(s * s, vt.T, coefficients, scale, rounding(parts, b), most)
+
+    def project(u: Array) -> Array:
+        return vt @ ((u.astype(dtype) @ matrix) / scale)
+
+    if bend is not None:
+        factored = factored._replace(curve=bend(factored, rows, project))
     return Built(
         model=factored,
         indefinite=jnp.array(False),
         num_products=jnp.asarray(min(m, n), jnp.int32),
-        at_rest=finite & _nothing_left(factored, jnp.sum(b * b), evaluation, context),
+        at_rest=finite & _nothing_left(factored, known_b, parts, evaluation, context),
     )
 
 

@@ -15,6 +15,7 @@ from hesskit.core.derivatives import linearized
 from hesskit.core.types import Array, Params, Product, ValueFn
 from hesskit.linalg.dense import dense
 from hesskit.linalg.operator import Operator, operator
+from hesskit.linalg.streamed import of_data
 
 
 def hvp(value_fn: ValueFn, params: Params, v: Params, *, args: Any = ()) -> Params:
@@ -124,7 +125,9 @@ class _Hessian:
         return product
 
 
-def hessian_operator(value_fn: ValueFn, params: Params, *, args: Any = ()) -> Operator:
+def hessian_operator(
+    value_fn: ValueFn, params: Params, *, args: Any = (), batches: Any = None
+) -> Operator:
     """The Hessian of `value_fn` at `params` as an operator: products, sums, solves, the matrix.
 
     Nothing is computed yet. A compiled program serves all points and data of the same shapes.
@@ -133,9 +136,15 @@ def hessian_operator(value_fn: ValueFn, params: Params, *, args: Any = ()) -> Op
       value_fn: `value_fn(params, ...) -> ()`.
       params: a pytree of real or complex float arrays.
       args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
+      batches: data that does not fit at once, in place of args: a tuple or dict like args whose
+        arrays have an axis of batches first, scanned inside a product; or a list of args, or a
+        function that returns a fresh iterator of them, visited from Python. The operator is that of
+        all data: the mean over examples, weighted by the size of each batch; the sum where
+        `value_fn` is a `hesskit.composite` or `least_squares_loss` of reduction "sum".
 
     Returns:
-      An `Operator` on vectors like params. For complex leaves C^n is R^{2n}.
+      An `Operator` on vectors like params; for a list or a function, one that is applied outside
+      of `jax.jit`. For complex leaves C^n is R^{2n}.
 
     Raises:
       TypeError: a leaf or an entry of `args` is no array of numbers, `value_fn` is no function.
@@ -152,4 +161,7 @@ def hessian_operator(value_fn: ValueFn, params: Params, *, args: Any = ()) -> Op
     """
     errors.check_callable(value_fn, name="value_fn")
     errors.check_data(args)
-    return operator(_Hessian(value_fn), errors.check_params(params), args)
+    params = errors.check_params(params)
+    return of_data(
+        lambda fn, data, _: operator(_Hessian(fn), params, data), value_fn, args, batches
+    )

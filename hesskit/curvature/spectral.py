@@ -5,7 +5,8 @@ In the scaled variable z = D s, with D a positive diagonal (the identity unless 
     D^{-1} H D^{-1}  =  Q diag(w) Q',     s = D^{-1} Q t,                   (1)
 
 the quadratic model separates: a method is a rule for t given w and c = Q' D^{-1} g. A Hessian
-with an entry that is not finite is replaced by the identity, which makes the step a gradient step.
+with an entry that is not finite is replaced by the identity, which makes the step a gradient step;
+where the gradient is zero, by NaN, since nothing then tells a minimum from a saddle.
 
 Source: Conn, Gould & Toint (2000), section 7.3; scaling: More (1978), section 6.
 """
@@ -101,10 +102,12 @@ def build(
 ) -> Built:
     """The spectrum at the kept point, from n products."""
     n = model.scale.shape[0]
-    matrix, _ = finite_hessian(evaluation, context.params, chunk_size)
+    matrix, finite = finite_hessian(evaluation, context.params, chunk_size)
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
     w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
     c = q.T @ (tree.ravel(rhs) / diagonal)
+    unknown = context.at_rest & ~finite
+    w, c = jnp.where(unknown, jnp.nan, w), jnp.where(unknown, jnp.nan, c)
     spectrum = Spectrum(w, q, c, diagonal)
     on_face = w if context.bounds is None else _face_eigenvalues(spectrum, evaluation, context)
     return Built(spectrum, is_indefinite(on_face, context.params), jnp.asarray(n, jnp.int32))

@@ -8,7 +8,8 @@ by CG on products Bv, stopped at |g + Bs| <= eta |g| with the forcing term
 
 Shorter steps, after a rejection, are the dogleg through the first CG direction to s, whose
 products are known. Where g is zero to the tolerance, CG on a fixed pseudo-random right-hand side
-looks for negative curvature, if it may spend products on it.
+looks for negative curvature, if it may spend products on it; a product that is not finite there
+makes the step NaN, since nothing then tells a minimum from a saddle.
 
 Source: Steihaug (1983); Eisenstat & Walker (1996), choice 2; Powell (1970) for the dogleg.
 """
@@ -116,6 +117,8 @@ def build(
     plane = tree.where(rest, _way_down(found, evaluation.grad, radius, down), plane)
     lost = ~rest & (found.step_norm == 0)  # a product was not finite: the gradient's line is left
     plane = tree.where(lost, line(tree.scale(radius, found.first_direction), 0.0, radius), plane)
+    unknown = rest & (found.step_norm == 0) & (found.num_products > 0)  # a product is not finite
+    plane = plane._replace(s=tree.where(unknown, tree.scale(jnp.nan, plane.s), plane.s))
     path = Path(
         plane=plane,
         on_boundary=jnp.where(rest, down, found.on_boundary | lost),

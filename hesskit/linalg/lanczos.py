@@ -198,6 +198,7 @@ class Escape(NamedTuple):
     product_direction: Params  # H d
     residual_norm: Array  # (), |Hd - curvature d|: an eigenvalue of H is that near
     num_products: Array  # (), int32
+    finite: Array  # (), bool: the first product was, if there was one
 
 
 def escape(
@@ -248,4 +249,5 @@ def escape(
         ),
         residual_norm=jnp.abs(last) * result.residual_norm,
         num_products=result.num_products,
+        finite=(result.num_valid > 0) | (result.num_products == 0),
     )

@@ -136,7 +136,8 @@ class Operator:
     def shift(self, damping: Scalar) -> "Operator":
         """A + damping I."""
         errors.check_number(damping, name="damping", low=-jnp.inf)
-        return Operator(self.terms, self.damping + jnp.asarray(damping, self.damping.dtype))
+        more = jnp.asarray(damping, self.damping.dtype)
+        return dataclasses.replace(self, damping=self.damping + more)
 
     def dense(self, *, chunk_size: int | None = None) -> Array:
         """The matrix.

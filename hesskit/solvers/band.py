@@ -18,10 +18,9 @@ import jax.numpy as jnp
 
 from hesskit.core import errors, prefix, tree
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.curvature.jacobian import jacobian
 from hesskit.linalg.gram_inverse import row_norms
-from hesskit.solvers import quantile, uncertainty
-from hesskit.solvers.uncertainty import Spread
+from hesskit.solvers import quantile
+from hesskit.solvers.spread import Spread, free_jacobian, image
 
 
 class Data(NamedTuple):
@@ -76,7 +75,7 @@ def noise(data: Data, given: Any, *, at_data: bool) -> Any:
     return jnp.sqrt(jnp.diagonal(data.sigma)) if data.correlated else data.sigma
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames=("model", "fixed"))
 def band(
     params: Params,
     spread: Spread,
@@ -84,6 +83,7 @@ def band(
     level: Scalar,
     *,
     model: Callable[..., Any],
+    fixed: tuple[bool, ...],
     sigma: Any,
     scale: Array,
     dof: Array | None,
@@ -96,6 +96,7 @@ def band(
       x: where.
       level: the share of such intervals that hold the truth.
       model: `model(params, x)`, static.
+      fixed: which leaves of params are held.
       sigma: of a new observation, a prefix tree of the output; None means a confidence band.
       scale: what sigma is multiplied by, ().
       dof: of Student's t, (); None means the normal distribution.
@@ -108,8 +109,8 @@ def band(
         with errors.calling("model", point, "band"):
             return model(point, x)
 
-    value, rows = jacobian(curve, params)
-    size = row_norms(uncertainty.image(rows, spread))
+    value, rows = free_jacobian(curve, params, fixed)
+    size = row_norms(image(rows, spread))
     if sigma is not None:
         new = tree.ravel(prefix.fill(sigma, value, name="sigma")).astype(size.dtype)
         size = jnp.hypot(size, scale.astype(size.dtype) * new)

@@ -11,7 +11,6 @@ import optax
 from hesskit.core import errors, objective, select, tree
 from hesskit.core.bounds import parse
 from hesskit.core.method import default_tolerance
-from hesskit.core.residuals import Squares
 from hesskit.core.types import Array, Params
 from hesskit.solvers import inputs
 from hesskit.solvers import progress as live
@@ -46,10 +45,10 @@ def default_optimizer(
       bounds: the box, or None.
 
     Returns:
-      `levenberg_marquardt()` for residuals, else `trust_region()` for at most DENSE_LIMIT entries,
-      beyond it `newton_cg()`, or `lbfgs()` where there are bounds.
+      `levenberg_marquardt()` for sums of squares and such with penalties, else `trust_region()`
+      for at most DENSE_LIMIT entries, beyond it `newton_cg()`, or `lbfgs()` where there are bounds.
     """
-    if isinstance(getattr(value_fn, "outer", None), Squares):
+    if objective.is_squares(value_fn):
         return levenberg_marquardt()
     num = tree.size(objective.split(select.split(params, fixed)[0]))
     if num <= DENSE_LIMIT:
@@ -80,6 +79,29 @@ def fixed_leaves(fixed: Any, params: Params) -> tuple[bool, ...]:
     if all(chosen):
         raise ValueError("fixed selects every leaf of params: nothing is left to optimize")
     return chosen
+
+
+def released(
+    optimizer: Any, params: Params, fixed: tuple[bool, ...]
+) -> tuple[Any, tuple[bool, ...]]:
+    """The transform inside `freeze`, with the leaves that it holds among the fixed."""
+    if getattr(optimizer, "held", None) is None:
+        return optimizer, fixed
+    inner, choose = optimizer.held
+    both = tuple(a or b for a, b in zip(fixed, choose(params), strict=True))
+    if all(both):
+        raise ValueError("freeze holds every leaf of params: nothing is left to optimize")
+    return released(inner, params, both)
+
+
+def arrays(args: Any) -> Any:
+    """`args` with series and tables of other libraries as arrays."""
+
+    def convert(leaf: Any) -> Any:
+        known = isinstance(leaf, jax.Array) or type(leaf).__module__ == "numpy"
+        return leaf if known or not hasattr(leaf, "__array__") else jnp.asarray(leaf.__array__())
+
+    return jax.tree.map(convert, args)
 
 
 def limits_of(gtol: Any, ftol: Any, xtol: Any, max_steps: Any, params: Params) -> Limits:
@@ -150,17 +172,19 @@ def call(
     errors.check_choice(history, (False, True, "params"), name="history")
     inputs.warn_float64((params, args))
     params = errors.check_params(params)
+    args = arrays(args)
     errors.check_data(args)
     chosen = fixed_leaves(fixed, params)
     if optimizer is None:
         optimizer = default_optimizer(value_fn, params, chosen, bounds)
-    _check_optimizer(optimizer, bounds)
+    run, chosen = released(optimizer, params, chosen)
+    _check_optimizer(run, bounds)
     box = parse(bounds, params)
     live.check(progress)
     limits = limits_of(gtol, ftol, xtol, max_steps, params)
     static = Static(
         value_fn=inputs.hashable(value_fn),
-        optimizer=optimizer,
+        optimizer=run,
         fixed=chosen,
         flat=inputs.may_ravel(params),
         caller=caller,

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hesskit.core import errors, prefix, tree
+from hesskit.core import errors, objective, prefix, tree
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.solvers import fit_inputs, inputs
@@ -61,6 +61,7 @@ def _total(y: Any, sigma: Any, factor: Array | None) -> Array:
             r / sd.astype(r.dtype) if factor is None else _whiten(factor, r)
             for r in (jnp.ones_like(leaf), leaf)
         )
+        unit /= jnp.max(jnp.abs(unit))  # squares are to be numbers, whatever sigma is
         mean = jnp.sum(unit * scaled) / jnp.sum(unit * unit)
         return jnp.sum((scaled - unit * mean) ** 2)
 
@@ -81,6 +82,7 @@ def curve_fit(
     *,
     sigma: Any = None,
     absolute_sigma: bool = False,
+    covariance: str = "gauss_newton",
     fixed: Any = None,
     bounds: Any = None,
     loss: str | Callable[[Array], Array] = "linear",
@@ -106,14 +108,17 @@ def curve_fit(
 
     Args:
       model: `model(params, xdata) -> ` a pytree of float arrays like `ydata`.
-      xdata: any pytree of arrays.
+      xdata: any pytree of arrays, or None for a model that knows its own.
       ydata: a pytree of arrays, real or complex.
       params: the start, a pytree of real float arrays.
       sigma: standard deviations of ydata: a number, or a prefix tree of ydata with numbers and
         arrays; inf drops a point, also from dof (it may then be NaN). For ydata of shape (m,) also
-        its covariance matrix, (m, m). None means one unknown number for all.
+        its covariance matrix, (m, m). None means one unknown number for all: chi2 is that of sigma
+        = 1, or of a power of two near the largest |ydata| if the dtype could not hold its squares.
       absolute_sigma: whether `sigma` is in the unit of ydata. False takes it as relative and
         scales the errors by sqrt(chi2 / dof), as SciPy does by default.
+      covariance: "gauss_newton", or "sandwich", which asks neither for the right sigma nor for the
+        right loss, as in `hesskit.least_squares`.
       fixed: leaves to hold: a prefix tree of bools, a path ("bg/b", "peak/*") or a list of paths,
         or `f(path, leaf) -> bool`; their standard errors are 0.
       bounds: `(lower, upper)`, each a number, None or a prefix tree of params, or a dict from paths
@@ -156,6 +161,8 @@ def curve_fit(
         raise TypeError("curve_fit needs the start: curve_fit(model, xdata, ydata, params)")
     fit_inputs.check_signature(model, params)
     params, data, factor = _prepared(params, xdata, ydata, sigma)
+    if sigma is None and not absolute_sigma:
+        data = data._replace(sigma=fit_inputs.unit(data.y))
     model = inputs.hashable(model)
     fit_inputs.check_output(model, params, data.x, data.y)
     correlated = factor is not None
@@ -170,6 +177,7 @@ def curve_fit(
         scale=scale,
         sigma=None if correlated else data.sigma,
         absolute_sigma=absolute_sigma,
+        covariance=covariance,
         gtol=gtol,
         ftol=ftol,
         xtol=xtol,
@@ -191,12 +199,17 @@ def _prepared(
     """Start and data checked, and the Cholesky factor of sigma if that is a covariance matrix."""
     inputs.warn_float64((params, xdata, ydata, sigma))
     params = errors.check_params(params)
-    x, y = (fit_inputs.as_arrays(a, name=name) for a, name in ((xdata, "xdata"), (ydata, "ydata")))
-    y = jax.tree.map(fit_inputs.as_float, y)
-    fit_inputs.check_finite(x, name="xdata")
+    if objective.is_complex(params):
+        raise TypeError(
+            "curve_fit needs real params, for they have errors; make real and imaginary parts two "
+            "leaves: model(p, x) with jax.lax.complex(p['re'], p['im']) inside"
+        )
+    x = None if xdata is None else fit_inputs.as_arrays(xdata, name="xdata")
+    y = jax.tree.map(fit_inputs.as_float, fit_inputs.as_arrays(ydata, name="ydata"))
+    fit_inputs.check_finite(x, name="xdata", hint="; leave the point out")
     factor = None
     if sigma is not None:
-        sigma = fit_inputs.as_arrays(sigma, name="sigma")
+        sigma = fit_inputs.as_sigma(sigma, y)
         if Data(x, y, sigma).correlated:
             factor = fit_inputs.cholesky(sigma, y)
         else:

@@ -1,7 +1,8 @@
 """Two engines under one loop: a machine asked and told, or an optax transformation updated.
 
-A driver is two pure functions, `start(params) -> carry` and `advance(carry) -> (carry, Report)`.
-The first `advance` evaluates the start itself; every later one is a step.
+A driver is two pure functions, `start(params) -> carry` and `advance(carry, looking) ->
+(carry, Report)`. The first `advance` evaluates the start itself; every later one is a step, unless
+it is to look for negative curvature where it is, as if the gradient were zero there.
 """
 
 from collections.abc import Callable
@@ -53,11 +54,17 @@ def blank(params: Params, aux: Any) -> Report:
 
 
 class Driver(NamedTuple):
-    """`start(params) -> carry`, `resume(carry, params)`, `advance(carry) -> (carry, Report)`."""
+    """`start(params) -> carry`, `resume(carry, params)`, `advance(carry, looking=False)`.
+
+    `leaves` says that it goes on where negative curvature is known, `looks` that it looks for some
+    where the gradient is zero, or when told to.
+    """
 
     start: Callable[[Params], Any]
     resume: Callable[[Any, Params], Any]
-    advance: Callable[[Any], tuple[Any, Report]]
+    advance: Callable[..., tuple[Any, Report]]
+    leaves: bool = False
+    looks: bool = False
 
 
 class Problem(NamedTuple):
@@ -100,8 +107,18 @@ def machine(run: Method, problem: Problem) -> Driver:
         )
         return _Machine(again, problem.aux)
 
-    def advance(carry: _Machine) -> tuple[_Machine, Report]:
+    def advance(carry: _Machine, looking: Array | bool = False) -> tuple[_Machine, Report]:
         before = carry.state
+        if run.looks_at_rest:
+            # At this tolerance the kept point is at rest, and the model is made anew to look.
+            rest = jnp.maximum(problem.tolerance, before.info.grad_norm)
+            status = jnp.where(looking, Status.RUNNING, before.info.status)
+            before = before._replace(
+                info=before.info._replace(status=status.astype(jnp.int32)),
+                fresh=before.fresh | looking,
+                modeled=before.modeled & ~jnp.asarray(looking),
+                tolerance=jnp.where(looking, rest, problem.tolerance),
+            )
         assert before.step is not None
         evaluation = run.evaluate(problem.fn, run.ask(before), has_aux=True)
         state = run.tell(before, evaluation)
@@ -131,7 +148,7 @@ def machine(run: Method, problem: Problem) -> Driver:
         )
         return _Machine(state, aux), report
 
-    return Driver(start, resume, advance)
+    return Driver(start, resume, advance, run.leaves_saddles, run.looks_at_rest)
 
 
 class _Updated(NamedTuple):
@@ -239,7 +256,8 @@ def updated(
         new = objective.split(optax.apply_updates(point, updates))
         return new, tree.cast_like(inner, carry.inner)
 
-    def advance(carry: _Updated) -> tuple[_Updated, Report]:
+    def advance(carry: _Updated, looking: Array | bool = False) -> tuple[_Updated, Report]:
+        del looking
         params, inner = tree.while_once(
             ~carry.fresh, lambda: update(carry), (carry.now.params, carry.inner)
         )

@@ -1,5 +1,6 @@
 """What `curve_fit` does with its arguments: data as arrays, and the words of likely mistakes."""
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from hesskit.core import errors, prefix
+from hesskit.core import errors, prefix, tree
 from hesskit.core.types import Array, Params
 from hesskit.solvers.band import Data
 
@@ -171,6 +172,35 @@ def as_arrays(data: Any, *, name: str) -> Any:
     return arrays
 
 
+def as_sigma(sigma: Any, y: Any) -> Any:
+    """`sigma` with arrays at its leaves; a list of numbers is an array unless y is such a list."""
+    structure = jax.tree.structure(y)
+    if isinstance(sigma, list) and not jax.tree_util.treedef_is_leaf(structure):
+        with contextlib.suppress(ValueError):
+            full = prefix.spread(sigma, y, name="sigma")
+            return jax.tree.map(lambda leaf: as_arrays(leaf, name="sigma"), full)
+    return as_arrays(sigma, name="sigma")
+
+
+def unit(y: Any) -> Array | None:
+    """What stands for an unknown sigma: None for 1, or the size of y where squares leave its range.
+
+    Args:
+      y: the data, floats; traced ones are judged inside the program.
+
+    Returns:
+      None if y is known to be harmless, else a power of two, ().
+    """
+    size = tree.max_abs(y)
+    info = jnp.finfo(size.dtype)
+    least = (float(info.tiny) / float(info.eps)) ** 0.5  # a residual of sqrt(eps) y has a square
+    most = (float(info.max) / tree.size(y)) ** 0.5
+    safe = (size == 0) | ((size >= least) & (size <= most))
+    if not isinstance(size, Tracer) and bool(safe):
+        return None
+    return jnp.where(safe, 1, tree.power_of_two(size))
+
+
 def _first(array: Any, wrong: Callable[[Any], Any]) -> tuple[str, Any] | None:
     """Place and value of the first entry that is `wrong`; None if there is none, or if traced."""
     if isinstance(array, Tracer) or array.size == 0:
@@ -213,9 +243,14 @@ def check_sigma(sigma: Any) -> None:
 def deviations(sigma: Any, y: Any) -> Any:
     """Standard deviations as a tree like `y`, each leaf () or in full shape, checked."""
     prefix.fill(sigma, y, name="sigma")  # for its errors
-    full = jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), sigma, y)
+    full = prefix.spread(sigma, y, name="sigma")
     full = jax.tree.map(lambda a, b: a.astype(jnp.finfo(b.dtype).dtype), full, y)
     check_sigma(full)
+    leaves = jax.tree.leaves(full)
+    if not any(isinstance(a, Tracer) for a in leaves) and all(
+        bool(jnp.all(a == INF)) for a in leaves
+    ):
+        raise ValueError("sigma is inf everywhere, which drops every point")
     return full
 
 

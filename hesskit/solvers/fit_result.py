@@ -5,9 +5,17 @@ and of entries at a bound,
 
     C  =  s^2 (J'J)^{-1},     s^2 = 1, or chi2 / dof where sigma is only relative       (1)
 
-as the product of two factors (linalg/gram_inverse.py), with the null space of J beside it.
+as the product of two factors (linalg/gram_inverse.py), with the null space of J beside it. With u
+the residuals over sigma, the sandwich
 
-Source: Bates & Watts (1988), Nonlinear Regression Analysis, section 2.3; scipy.optimize.curve_fit.
+    C  =  (J'J)^{-1} J' diag(u^2) J (J'J)^{-1}                              (2)
+
+asks neither for equal variances nor for sigma at all. For a robust loss J and u are the whitened
+rows and residual, so that J'u is the gradient.
+
+Source: Bates & Watts (1988), Nonlinear Regression Analysis, section 2.3; scipy.optimize.curve_fit;
+(2): Huber (1967), "The behavior of maximum likelihood estimates under nonstandard conditions";
+White (1980), Econometrica 48, 817-838 (HC0).
 """
 
 import dataclasses
@@ -17,15 +25,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors
+from hesskit.core import errors, objective, select, tree
 from hesskit.core.bounds import Bounds
-from hesskit.core.entries import entry_names, per_entry
+from hesskit.core.entries import per_entry
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.linalg.gram_inverse import gram_inverse
 from hesskit.solvers import fit_table
 from hesskit.solvers.band import Band, Data, band, noise
 from hesskit.solvers.result import Result
-from hesskit.solvers.uncertainty import NAN, Spread, Uncertain
+from hesskit.solvers.spread import HIGHEST, NAN, Spread, unformed
+from hesskit.solvers.uncertainty import Uncertain
 
 
 @jax.tree_util.register_dataclass
@@ -40,10 +49,10 @@ class FitResult(Uncertain, Result):
       total: the weighted sum of squares of the data about their mean, (); NaN where unknown.
       bounds: the box of the fit, a `Bounds`, or None.
       data: what the model was fitted to, a `Data`, or None.
-      names: the path of each entry of params, the order of rows everywhere.
-      fixed: which entries were held.
-      absolute_sigma: whether sigma is in the unit of the data; else errors are scaled by
+      held: which leaves were fixed.
+      absolute_sigma: whether sigma is in the unit of the data; else it is scaled by
         sqrt(chi2 / dof).
+      sandwich: whether the covariance is (2), which no scale of sigma changes.
       model: the model of `curve_fit`, or None.
     """
 
@@ -53,21 +62,37 @@ class FitResult(Uncertain, Result):
     total: Array
     bounds: Bounds | None
     data: Data | None
-    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
-    fixed: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
+    held: tuple[bool, ...] = dataclasses.field(metadata={"static": True})
     absolute_sigma: bool = dataclasses.field(metadata={"static": True})
+    sandwich: bool = dataclasses.field(metadata={"static": True})
     model: Callable[..., Any] | None = dataclasses.field(metadata={"static": True})
 
     def _estimate(self) -> tuple[Params, Spread]:
         return self.params, self.spread
 
     def _held(self) -> tuple[bool, ...]:
-        return self.fixed
+        return self.held
+
+    @property
+    def fixed(self) -> tuple[bool, ...]:
+        """Which entries were held, n bools in the order of `names`."""
+        return per_entry(self.held, self._one())
+
+    def _whole(self, flags: Array) -> Array:
+        """Flags of the entries fitted, (k,), as flags of all, (n,)."""
+        fixed = self.fixed
+        places = jnp.array([i for i, held in enumerate(fixed) if not held], jnp.int32)
+        return jnp.zeros((*flags.shape[:-1], len(fixed)), bool).at[..., places].set(flags)
 
     @property
     def at_bound(self) -> Array:
         """Which entries ended at a bound, (n,) bool."""
-        return self.spread.at_bound
+        return self._whole(self.spread.at_bound)
+
+    @property
+    def undetermined(self) -> Array:
+        """Which entries the data do not determine, or ended at a bound, (n,) bool."""
+        return self._whole(self.spread.open())
 
     @property
     def reduced_chi2(self) -> Array:
@@ -92,7 +117,7 @@ class FitResult(Uncertain, Result):
 
     @property
     def scale(self) -> Array:
-        """What the errors were multiplied by, (): 1, or sqrt(chi2 / dof)."""
+        """What sigma was multiplied by, (): 1, or sqrt(chi2 / dof)."""
         return jnp.ones_like(self.chi2) if self.absolute_sigma else jnp.sqrt(self.reduced_chi2)
 
     def band(
@@ -142,6 +167,7 @@ class FitResult(Uncertain, Result):
                 data.x if x is None else x,
                 level,
                 model=self.model,
+                fixed=self.held,
                 sigma=new,
                 scale=scale,
                 dof=None if self.absolute_sigma else dof,
@@ -161,23 +187,38 @@ def _positive(dof: Array, dtype: jnp.dtype) -> Array:
     return jnp.where(dof > 0, dof.astype(dtype), NAN)
 
 
-def _scaled(spread: Spread, chi2: Array, dof: Array) -> Spread:
-    """`spread` times sqrt(chi2 / dof); NaN unless dof > 0."""
-    scale = jnp.sqrt(chi2 / _positive(dof, chi2.dtype)).astype(spread.factor.dtype)
-    factor = spread.factor
-    return spread._replace(factor=jnp.where(factor == 0, 0, scale * factor))
+def _spread(rows: Array, at_bound: Array, residual: Array | None, scale: Array) -> Spread:
+    """(1) with s = `scale`, or (2) if there is a residual; NaN where `scale` is."""
+    found = gram_inverse(rows, ~at_bound)
+    factor = found.factor
+    if residual is not None:
+        robust = _sandwich(rows.astype(factor.dtype), residual.astype(factor.dtype), factor)
+        known = ~jnp.isnan(scale)
+        factor, scale = jnp.where(known, robust, factor), jnp.where(known, 1, scale)
+    factor = jnp.where(factor == 0, 0, scale.astype(factor.dtype) * factor)
+    return Spread(factor, found.null, at_bound)
+
+
+def _sandwich(rows: Array, residual: Array, factor: Array) -> Array:
+    """A factor of (2), (k, k): F R' with diag(u) J F = Q R."""
+    k = factor.shape[0]
+    scores = residual[:, None] * jnp.matmul(rows, factor, precision=HIGHEST)
+    padded = jnp.pad(scores, ((0, max(0, k - scores.shape[0])), (0, 0)))
+    triangle = jnp.linalg.qr(padded, mode="r")
+    return jnp.matmul(factor, triangle.T, precision=HIGHEST)
 
 
 def fit_result(
     result: Result,
-    rows: Array,
+    rows: Array | None,
     *,
     chi2: Array,
     num_residuals: Any,
-    fixed: tuple[bool, ...] | None = None,
+    held: tuple[bool, ...] | None = None,
     at_bound: Array | None = None,
     bounds: Bounds | None = None,
     absolute_sigma: bool = False,
+    residual: Array | None = None,
 ) -> FitResult:
     """A `Result` of least squares with errors, from the Jacobian at its answer.
 
@@ -185,38 +226,42 @@ def fit_result(
 
     Args:
       result: the answer.
-      rows: the Jacobian of the residuals over sigma there, (m, n), columns in the order of
-        `entry_names(result.params)`; those of fixed entries and of entries at a bound
-        are not looked at.
+      rows: the Jacobian of the residuals over sigma there, (m, k), columns in the order of the
+        entries that are not held; those at a bound are not looked at. None means too many.
       chi2: the sum of squared residuals over sigma, ().
       num_residuals: how many of them count, (): those with finite sigma.
-      fixed: which leaves were held, from `select.select`; None means none.
-      at_bound: which entries ended at a bound, (n,) bool; None means none.
+      held: which leaves were fixed, from `select.select`; None means none.
+      at_bound: which of the k entries ended at a bound, bool; None means none.
       bounds: the box, for the table.
       absolute_sigma: whether sigma is in the unit of the data.
+      residual: u of (2), (m,); None means the covariance (1).
 
     Returns:
       A `FitResult` without a model.
     """
-    names = entry_names(result.params)
-    n = len(names)
-    held = (False,) * n if fixed is None else per_entry(fixed, result.params)
-    touching = jnp.zeros((n,), bool) if at_bound is None else at_bound & ~jnp.array(held)
-    active = ~(jnp.array(held) | touching)
+    if held is None:
+        held = (False,) * len(jax.tree.leaves(result.params))
+    k = tree.size(select.split(objective.split(result.params), held)[0])
+    touching = jnp.zeros((k,), bool) if at_bound is None else at_bound
     chi2 = jnp.asarray(chi2)
-    count = jnp.asarray(num_residuals, jnp.int32) - jnp.sum(active, dtype=jnp.int32)
-    found = gram_inverse(rows, active)
-    spread = Spread(found.factor, found.null, touching)
+    dof = jnp.asarray(num_residuals, jnp.int32) - jnp.sum(~touching, dtype=jnp.int32)
+    scale = jnp.sqrt(chi2 / _positive(dof, chi2.dtype))
+    if absolute_sigma and residual is None:
+        scale = jnp.ones_like(chi2)
+    if rows is None:
+        spread = unformed(touching, tree.result_dtype(result.params))
+    else:
+        spread = _spread(rows, touching, residual, scale)
     return FitResult(
         **{field.name: getattr(result, field.name) for field in dataclasses.fields(Result)},
-        spread=spread if absolute_sigma else _scaled(spread, chi2, count),
+        spread=spread,
         chi2=chi2,
-        dof=count,
+        dof=dof,
         total=jnp.full_like(chi2, NAN),
         bounds=bounds,
         data=None,
-        names=names,
-        fixed=held,
+        held=held,
         absolute_sigma=absolute_sigma,
+        sandwich=residual is not None,
         model=None,
     )

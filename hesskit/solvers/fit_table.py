@@ -11,6 +11,7 @@ from hesskit.core import objective, tree
 from hesskit.core.digits import rounded
 from hesskit.core.types import Array, Params
 from hesskit.solvers.result import Result, count_statuses
+from hesskit.solvers.spread import MOST, UNFORMED
 
 STRONG = 0.5
 """Correlations above it are worth a line: half of one error is shared with another."""
@@ -20,7 +21,7 @@ MOST_ENTRIES = 40
 
 def flat(params: Params) -> list[float]:
     """All entries as numbers, in the order of names."""
-    return [float(x) for x in tree.ravel(objective.split(params))]
+    return jax.device_get(tree.ravel(objective.split(params))).tolist()
 
 
 def relative(value: float, error: float) -> str:
@@ -84,7 +85,7 @@ def _interval(fit: Any) -> list[str]:
 def _notes(fit: Any) -> list[str]:
     """What is to be said of each entry."""
     intervals = _interval(fit)
-    touching, is_open = (jax.device_get(a).tolist() for a in (fit.at_bound, fit.spread.open()))
+    touching, is_open = (jax.device_get(a).tolist() for a in (fit.at_bound, fit.undetermined))
     notes = []
     for i, held in enumerate(fit.fixed):
         if held:
@@ -133,7 +134,12 @@ def _quality(fit: Any) -> list[str]:
     if fit.absolute_sigma and dof > 0:
         parts.append(f"p = {float(fit.p_value):.2g}")
     lines = [", ".join(parts)]
-    if not fit.absolute_sigma and dof > 0:
+    if not fit.spread.is_formed:
+        count = fit.spread.at_bound.size
+        lines.append("no standard errors, for there is " + UNFORMED.format(most=MOST, count=count))
+    elif fit.sandwich and dof > 0:
+        lines.append('errors of covariance="sandwich", which no scale of sigma changes')
+    elif not fit.absolute_sigma and dof > 0:
         scale = float(fit.scale)
         lines.append(f"errors scaled by sqrt(chi2/dof) = {scale:.3g} (absolute_sigma=False)")
     elif not fit.absolute_sigma:
@@ -171,6 +177,6 @@ def table(fit: Any) -> str:
             *_quality(fit),
             fit.message,
             *_open(fit.names, notes),
-            *correlations(fit.names, fit.correlation),
+            *(correlations(fit.names, fit.correlation) if fit.spread.is_formed else []),
         ]
     )

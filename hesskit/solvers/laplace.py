@@ -24,14 +24,14 @@ from jax.core import Tracer
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.derivatives import value_and_grad
-from hesskit.core.entries import entry_names
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian_operator
 from hesskit.linalg.gram_inverse import NOISE
 from hesskit.linalg.operator import Operator
 from hesskit.solvers import fit_table, inputs
-from hesskit.solvers.uncertainty import NAN, Spread, Uncertain
+from hesskit.solvers.spread import NAN, Spread
+from hesskit.solvers.uncertainty import Uncertain
 
 FAR = 0.1
 """Standard deviations from the peak of the quadratic model at which params are not stationary: it
@@ -55,7 +55,6 @@ class Laplace(Uncertain):
       inertia: how many eigenvalues are positive, zero to rounding, and negative, (3,) int32.
       direction: a unit vector of least curvature, (n,).
       curvature: H along it, ().
-      names: the path of each entry, the order of rows everywhere.
     """
 
     mean: Params
@@ -68,7 +67,6 @@ class Laplace(Uncertain):
     inertia: Array
     direction: Array
     curvature: Array
-    names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
 
     def _estimate(self) -> tuple[Params, Spread]:
         return self.mean, self.spread
@@ -192,7 +190,6 @@ def _laplace(
         inertia=jnp.stack([jnp.sum(flag, dtype=jnp.int32) for flag in flags]),
         direction=direction,
         curvature=jnp.sum(direction * product),
-        names=entry_names(params),
     )
 
 

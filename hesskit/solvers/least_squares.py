@@ -18,56 +18,76 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from hesskit.core import errors, objective
+from hesskit.core import errors, objective, select, tree
 from hesskit.core.bounds import Bounds, at_bound, parse
 from hesskit.core.composite import Composite, Structured
 from hesskit.core.residuals import least_squares_loss
+from hesskit.core.status import Status
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.curvature.gauss_newton import evaluate
-from hesskit.solvers.call import MAX_STEPS, call, fixed_leaves
+from hesskit.linalg.whitened import evaluate
+from hesskit.solvers.call import MAX_STEPS, arrays, call, fixed_leaves
 from hesskit.solvers.fit_result import FitResult, fit_result
 from hesskit.solvers.inputs import hashable
 from hesskit.solvers.progress import Progress
 from hesskit.solvers.result import Result
+from hesskit.solvers.spread import MOST
+
+LOST = 64
+"""Roundings of a residual: as many as linalg/gram_inverse.py allows its rows."""
 
 
 class _Answer(NamedTuple):
-    """What is known of the residuals at the answer."""
+    """What is known of the residuals at the answer, k entries being free."""
 
-    rows: Array  # (m, n), of all parameters; columns of fixed ones and of those at a bound are zero
-    at_bound: Array  # (n,), bool
+    rows: Array | None  # (m, k), None where k is too large
+    residual: Array | None  # (m,), of the whitened rows
+    at_bound: Array  # (k,), bool
     num_residuals: Array  # (), int32, of positive weight
+    underflow: Array  # (), bool, residuals are more than rounding and their squares are zero
 
 
-def _whole(flags: Params, params: Params) -> Array:
-    """One bool an entry of params, raveled."""
+def _underflow(rows: Array, residual: Array, free: Params, value: Array) -> Array:
+    """Whether the value says that residuals vanish and they do not."""
+    noise = LOST * float(jnp.finfo(rows.dtype).eps) * (jnp.abs(rows) @ jnp.abs(tree.ravel(free)))
+    return (value == 0) & jnp.any(jnp.abs(residual) > noise)
+
+
+def _free_entries(flags: Params, params: Params, held: tuple[bool, ...]) -> Array:
+    """One bool for each entry that is not held, raveled."""
     full = jax.tree.map(lambda a, b: jnp.broadcast_to(a, b.shape), flags, params)
-    return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(full)])
+    free, _ = select.split(full, held)
+    return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(free)])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _answer(
     loss: Composite,
-    fixed: tuple[bool, ...],
+    held: tuple[bool, ...],
     params: Params,
     args: Any,
     data: dict[str, Any],
     bounds: Bounds | None,
+    value: Array,
 ) -> _Answer:
     fn = objective.bind(loss, args=args, data=data, caller="least_squares")
     assert isinstance(fn, Structured)
-    rows = evaluate(fn, params).rows().matrix
+    free, rest = select.split(params, held)
+    rows, residual, underflow = None, None, jnp.array(False)
+    if tree.size(free) <= MOST:
+        of_free = objective.precompose(fn, lambda point: select.merge(point, rest))
+        rows, residual = evaluate(of_free, free).rows()
+        underflow = _underflow(rows, residual, free, value)
     outputs, _ = fn.inner(params)
     # A robust loss may give an outlier no curvature at all; it counts all the same.
     linear = dataclasses.replace(loss, outer=dataclasses.replace(loss.outer, loss="linear"))
     plain = objective.bind(linear, args=args, data=data, caller="least_squares").outer
     counted = plain.whiten(outputs, jax.tree.map(jnp.ones_like, outputs))
-    held = _whole(jax.tree.unflatten(jax.tree.structure(params), list(fixed)), params)
-    stuck = jnp.zeros_like(held)
-    if bounds is not None:
-        stuck = _whole(at_bound(params, bounds), params) & ~held
     num = sum(jnp.sum(leaf != 0) for leaf in jax.tree.leaves(counted))
-    return _Answer(jnp.where((held | stuck)[None, :], 0, rows), stuck, jnp.asarray(num, jnp.int32))
+    touching = jax.tree.map(lambda a: jnp.zeros(a.shape, bool), params)
+    if bounds is not None:
+        touching = at_bound(params, bounds)
+    stuck = _free_entries(touching, params, held)
+    return _Answer(rows, residual, stuck, jnp.asarray(num, jnp.int32), underflow)
 
 
 def _check_sigma(sigma: Any) -> None:
@@ -89,19 +109,26 @@ def _with_errors(
     fixed: Any,
     bounds: Any,
     absolute_sigma: bool,
+    covariance: str,
 ) -> FitResult:
     """The answer with the covariance of its parameters."""
     held, box = fixed_leaves(fixed, result.params), parse(bounds, result.params)
-    found = _answer(loss, held, result.params, args, data, box)
-    return fit_result(
+    found = _answer(loss, held, result.params, args, data, box, result.value)
+    honest = dataclasses.replace(
         result,
+        status=jnp.where(found.underflow, Status.ROUNDOFF_LIMITED, result.status),
+        stationary=result.stationary & ~found.underflow,
+    )
+    return fit_result(
+        honest,
         found.rows,
-        fixed=held,
+        held=held,
         at_bound=found.at_bound,
         bounds=box,
         chi2=2 * result.value,
         num_residuals=found.num_residuals,
         absolute_sigma=absolute_sigma,
+        residual=found.residual if covariance == "sandwich" else None,
     )
 
 
@@ -118,6 +145,7 @@ def least_squares(
     scale: Scalar = 1.0,
     sigma: Any = None,
     absolute_sigma: bool = False,
+    covariance: str = "gauss_newton",
     gtol: Any = None,
     ftol: Any = None,
     xtol: Any = None,
@@ -151,6 +179,10 @@ def least_squares(
       sigma: standard deviations of the residuals, a prefix tree of scalars or arrays; inf drops a
         residual, also from dof.
       absolute_sigma: whether `sigma` is known. False scales the covariance by chi2 / dof.
+      covariance: "gauss_newton", (J'J)^{-1} of the rows over sigma, takes residuals over sigma to
+        be of one size, and a robust loss for their negative log-likelihood. "sandwich" (Huber 1967,
+        White 1980; HC0) takes nothing of the kind, and wants more data than parameters by far: the
+        choice with robust losses, or where the noise is uneven and sigma unknown.
       gtol: for the gradient and the relative offset; None means eps^(2/3).
       ftol: for the relative change of the value; None means off.
       xtol: for the relative length of a step; None means off.
@@ -162,7 +194,8 @@ def least_squares(
       progress: show a live bar.
 
     Returns:
-      A `FitResult`; `value` is (1), `aux["terms"]` its part of each leaf of the residuals.
+      A `FitResult`; `value` is (1), `aux["terms"]` its part of each leaf of the residuals. Of more
+      than 4000 free entries there is no covariance, and standard errors are NaN.
 
     Raises:
       TypeError: an argument of the wrong kind, residuals that are no floats, complex params.
@@ -189,6 +222,8 @@ def least_squares(
             "parts, or minimize hesskit.least_squares_loss(residual_fn)"
         )
     _check_sigma(sigma)
+    errors.check_choice(covariance, ("gauss_newton", "sandwich"), name="covariance")
+    args, sigma = arrays(args), arrays(sigma)
     data = {} if sigma is None else {"residual_sigma": sigma}
     result = call(
         objective_fn,
@@ -210,4 +245,4 @@ def least_squares(
         history=history,
         progress=progress,
     )
-    return _with_errors(result, objective_fn, args, data, fixed, bounds, absolute_sigma)
+    return _with_errors(result, objective_fn, args, data, fixed, bounds, absolute_sigma, covariance)

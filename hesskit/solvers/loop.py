@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from hesskit.core import tree
+from hesskit.core.method import is_small
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.solvers import progress
@@ -45,11 +46,15 @@ class Limits(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """The carry of the loop, and what is left at its end."""
+    """The carry of the loop, and what is left at its end.
+
+    `pending` is the status that waits for a look for negative curvature, 0 without one.
+    """
 
     carry: Any
     report: Report
     status: Array
+    pending: Array
     num_steps: Array
     num_values: Array
     num_grads: Array
@@ -117,6 +122,40 @@ def _stop(report: Report, last: Report, loop: Loop, limits: Limits, static: Stat
     return jnp.where(out, Status.MAX_STEPS, code).astype(jnp.int32)
 
 
+def _second_look(
+    code: Array, report: Report, loop: Loop, limits: Limits, engine: Driver
+) -> tuple[Array, Array]:
+    """The status, and that which waits for a look at the curvature.
+
+    A run may end by value, step or rounding on its way to a saddle. Where it would count as a
+    success, a method that leaves saddles goes on if it knows negative curvature; one that knows it
+    only where the gradient is zero looks first.
+
+    Args:
+      code: the status without a look.
+      report: what was just found.
+      loop: the loop before; if its `pending` is set, `report` is that of the look.
+      limits: for the number of steps.
+      engine: what looked.
+
+    Returns:
+      Both, () int32.
+    """
+    looked = loop.pending != Status.RUNNING
+    by_test = (code == Status.VALUE_TOL) | (code == Status.STEP_TOL)
+    small = report.at_rest | is_small(report.best.grad_norm, tree.coarsest_eps(report.best.params))
+    onward = by_test & small & report.indefinite & (loop.num_steps < limits.max_steps)
+    code = jnp.where(onward, Status.RUNNING, code)
+    if not engine.looks:
+        return code, loop.pending
+    by_test |= code == Status.ROUNDOFF_LIMITED
+    wanted = ~looked & by_test & (small | report.at_floor) & ~report.indefinite
+    found = jnp.where(report.status == Status.GRADIENT_TOL, loop.pending, report.status)
+    pending = jnp.where(wanted, code, Status.RUNNING)
+    code = jnp.where(wanted, Status.RUNNING, jnp.where(looked, found, code))
+    return code.astype(jnp.int32), pending.astype(jnp.int32)
+
+
 def _watch(
     new: Loop,
     running: Array,
@@ -171,19 +210,29 @@ def run(
     """
     none = jnp.zeros((), jnp.int32)
     history = _empty_history(static, empty.now.params)
-    first = Loop(carry, empty, none, none - 1, none, none, none, history)
+    first = Loop(carry, empty, none, none, none - 1, none, none, none, history)
+    looks = engine.leaves and static.check == "second_order"
 
     def body(loop: Loop) -> Loop:
-        carry, report = engine.advance(loop.carry)
+        looking = loop.pending != Status.RUNNING  # no step: the last one stays what was done
+        carry, report = engine.advance(loop.carry, looking)
+        report = report._replace(
+            step_norm=jnp.where(looking, loop.report.step_norm, report.step_norm),
+            accepted=jnp.where(looking, loop.report.accepted, report.accepted),
+            at_floor=jnp.where(looking, loop.report.at_floor, report.at_floor),
+        )
         new = loop._replace(
             carry=tree.cast_like(carry, loop.carry),
             report=tree.cast_like(report, loop.report),
-            num_steps=loop.num_steps + 1,
+            num_steps=loop.num_steps + jnp.where(looking, 0, 1),
             num_values=loop.num_values + report.num_values,
             num_grads=loop.num_grads + report.num_grads,
             num_products=loop.num_products + report.num_products,
         )
-        new = new._replace(status=_stop(report, loop.report, new, limits, static))
+        status, pending = _stop(report, loop.report, new, limits, static), loop.pending
+        if looks:
+            status, pending = _second_look(status, report, new, limits, engine)
+        new = new._replace(status=status, pending=pending)
         status = _watch(new, loop.status == Status.RUNNING, static, limits, present)
         return new._replace(
             status=status.astype(jnp.int32), history=_record(loop.history, report, new)

@@ -57,8 +57,9 @@ def minimize(
       value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`.
       params: the start, a pytree of float or complex arrays; C^n is R^{2n}.
       optimizer: any optax transformation. None chooses `hesskit.levenberg_marquardt()` for a
-        `hesskit.least_squares_loss`, else `hesskit.trust_region()` for at most 100 free entries,
-        beyond it `hesskit.newton_cg()`, or `hesskit.lbfgs()` where there are bounds.
+        `hesskit.least_squares_loss` and sums of such and `hesskit.l2`, else
+        `hesskit.trust_region()` for at most 100 free entries, beyond it `hesskit.newton_cg()`, or
+        `hesskit.lbfgs()` where there are bounds.
       args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
       has_aux: whether `value_fn` returns a pair; `result.aux` is its second part at the answer.
       fixed: leaves to hold: a prefix tree of bools, a path ("bg/b", "peak/*") or a list of paths,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from hesskit.core.method import State
 from hesskit.core.status import TOLERANCES, Status, sentence
 from hesskit.core.types import Array, Params
 
@@ -87,8 +88,16 @@ class Result:
             grad_norm=float(self.grad_norm),
             num_steps=int(self.num_steps),
             dtype=str(dtype),
+            relative=self._relative(),
         )
         return f"{Status(int(self.status)).name}: {text}"
+
+    def _relative(self) -> bool:
+        """Whether a machine judged rest by other tests than the norm of the gradient."""
+        state = getattr(self.state, "state", None)
+        if not isinstance(state, State):
+            return False
+        return bool(state.at_rest & (self.grad_norm > state.tolerance))
 
     def __str__(self) -> str:
         """Three lines for people."""

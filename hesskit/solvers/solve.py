@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import optax
 
 from hesskit.core import errors, objective, select, tree
+from hesskit.core.acceptance import is_negative
 from hesskit.core.bounds import Bounds, on_face
 from hesskit.core.composite import Structured
 from hesskit.core.derivatives import linearized
 from hesskit.core.method import Method, is_small
 from hesskit.core.status import TOLERANCES, Status
 from hesskit.core.types import Array, Params
+from hesskit.linalg.dense import dense
 from hesskit.linalg.lanczos import escape
 from hesskit.solvers import driver, loop
 from hesskit.solvers.loop import Limits, Static
@@ -31,7 +33,20 @@ ESCAPE_PRODUCTS = 20
 def _negative_curvature(
     fn: Callable[[Params], Any], params: Params, box: Bounds | None, wanted: Array
 ) -> tuple[Array, Array]:
-    """Whether Lanczos finds negative curvature at `params`, on its face, and what it cost."""
+    """Whether there is negative curvature at `params`, on its face, and what it cost.
+
+    By all eigenvalues of a Hessian of few entries, else as far as Lanczos sees.
+
+    Args:
+      fn: the objective, with aux.
+      params: the point.
+      box: the bounds, or None.
+      wanted: whether to look, () bool.
+
+    Returns:
+      Whether it was found, () bool, and the number of products, () int32.
+    """
+    n = tree.size(params)
 
     def look() -> tuple[Array, Array]:
         here = linearized(fn, params, has_aux=True)
@@ -39,6 +54,10 @@ def _negative_curvature(
         assert product is not None
         if box is not None:
             product = on_face(product, here.grad, params, box)
+        if n <= ESCAPE_PRODUCTS:
+            w = jnp.linalg.eigvalsh(dense(product, params), symmetrize_input=False)
+            negative = is_negative(w[0], jnp.max(jnp.abs(w)), tree.coarsest_eps(params))
+            return negative, jnp.full((), n, jnp.int32)
         found = escape(product, params, num_steps=ESCAPE_PRODUCTS)
         return found.negative, found.num_products.astype(jnp.int32)
 

@@ -83,14 +83,23 @@ def _given(line: Line, state: State, call: Call) -> tuple[State, float]:
     return state, float(jnp.finfo(call.value.dtype).eps)
 
 
-def _run(line: Line, state: State, call: Call, coarse: float) -> _Loop:
+def _linked(line: Line, state: State, call: Call) -> Array | bool:
+    """Whether the gradient at hand is that after the last step, as in no stream of batches."""
+    if not _knows(line, call) or call.value is None:
+        return False
+    if call.grad is not None and not _optax.identical(call.updates, call.grad):
+        return False
+    return call.value.astype(state.value.dtype) == state.value
+
+
+def _run(line: Line, state: State, call: Call, coarse: float, linked: Array | bool) -> _Loop:
     """(1), to the end of the search."""
     rhs = _optax.right_hand_side(call.updates, call.grad)
     if line.given:
         rhs = functools.partial(tree.cast_like, call.updates)
 
     def body(loop: _Loop) -> _Loop:
-        before = descent.aim(line, loop.state, rhs)
+        before = descent.aim(line, loop.state, rhs, linked)
         evaluation = value_and_grad(call.fn, method.ask(before))
         after = descent.measure(line, before, evaluation, coarse)
         return _Loop(
@@ -99,8 +108,11 @@ def _run(line: Line, state: State, call: Call, coarse: float) -> _Loop:
             (after.info.status == 0) & (before.fresh | ~after.info.accepted) & ~_rests(after),
         )
 
+    # A search that finds nothing forgets the pairs, so that the next update goes along -grad; a
+    # direction that was given is not forgotten, and -grad is tried at once. 1: the best point again.
+    most = (2 if line.given else 1) * line.rules.max_trials + 1
     start = _Loop(state, jnp.zeros((), jnp.int32), (state.info.status == 0) & ~_rests(state))
-    return jax.lax.while_loop(lambda loop: loop.going, body, start)
+    return jax.lax.while_loop(lambda loop: loop.going & (loop.num < most), body, start)
 
 
 def _rests(state: State) -> Array:
@@ -137,8 +149,9 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
         return _optax.hide(_rested(course.start(line, point)), params)
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
-        ready, coarse = _given(line, _show(line, state, call), call)
-        out = _run(line, ready, call, coarse)
+        shown = _show(line, state, call)
+        ready, coarse = _given(line, shown, call)
+        out = _run(line, ready, call, coarse, _linked(line, shown, call))
         after = _finished(out, ready, state)
         assert out.state.step is not None
         none = tree.zeros_like(call.point)
@@ -184,7 +197,8 @@ def _advanced(
     line: Line, state: UnsearchedState, call: _optax.Call, rate: Array
 ) -> tuple[Params, UnsearchedState]:
     """The method's direction times `rate`, and the state that remembers this call; all real."""
-    point, updates, norm = call.point, call.updates, tree.norm(call.updates)
+    point, updates = call.point, call.updates
+    (norm,) = tree.norms(updates)
     gap = tree.sub(point, state.params)
     pair = between(state.updates, updates, gap, length=state.info.learning_rate)
     finite = jnp.isfinite(norm) & jnp.isfinite(pair.unit)
@@ -192,12 +206,12 @@ def _advanced(
         finite &= jnp.isfinite(call.value)
     known = state.known.astype(bool)  # a wrapper may have made it a number
     history, table = line.learn(state.history, state.table, pair, finite & known)
-    table, direction = line.direct(history, table, updates)
+    table, direction = line.direct(history, table, updates, True)
     # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
     short = (table.num_pairs == 0) & line.shortened
     length = jnp.where(short, 1 / jnp.maximum(norm, 1), 1)
     step = tree.scale(rate * length, direction)
-    moved = tree.norm(step)
+    (moved,) = tree.norms(step)
     sound = finite & jnp.isfinite(moved)
     rest = method.is_at_rest(norm, norm, jnp.asarray(tree.coarsest_eps(point), norm.dtype))
     status = jnp.where(rest, Status.GRADIENT_TOL, Status.RUNNING)
@@ -212,11 +226,11 @@ def _advanced(
     )
     new = UnsearchedState(
         count=state.count + 1,
-        known=known | finite,
-        params=tree.where(finite, point, state.params),
-        updates=tree.where(finite, updates, state.updates),
+        known=finite,
+        params=tree.where(finite, point, tree.zeros_like(point)),
+        updates=tree.where(finite, updates, tree.zeros_like(updates)),
         history=history,
-        table=table,
+        table=tree.where(finite, table, state.table),
         info=info,
     )
     return tree.where(sound, step, tree.zeros_like(step)), new

@@ -10,6 +10,7 @@ Until the objective is known, as in `init`, m counts as large.
 
 import enum
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -18,9 +19,11 @@ from hesskit.core import acceptance, errors, tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Rule, Step
 from hesskit.core.types import Array, Params
-from hesskit.curvature import factored, gauss_newton, spectral, truncated
+from hesskit.curvature import factored, geodesic, spectral, truncated
 from hesskit.curvature.factored import Factored
-from hesskit.linalg.more_sorensen import trust_region_step
+from hesskit.curvature.geodesic import BentRows, Curve
+from hesskit.linalg import whitened
+from hesskit.linalg.more_sorensen import TrustRegionStep, trust_region_step
 from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
 
@@ -48,7 +51,7 @@ class GaussNewtonInfo(NamedTuple):
     grad_norm: Array  # (), at the kept point
     num_values: Array  # (), int32, evaluations of this update
     num_grads: Array  # (), int32
-    num_products: Array  # (), int32: products of CG, or the min(m, n) passes of a new Jacobian
+    num_products: Array  # (), int32: of CG, or the min(m, n) passes of a Jacobian (+ 2 if geodesic)
     value_mismatch: Array  # (), |value given - value found|
     radius: Array  # (), the next radius, in the unit of |D params|
     rank: Array  # (), int32, of A at the kept point; -1 where CG does not know it
@@ -69,6 +72,7 @@ class Options(NamedTuple):
     scaling: float
     linear_solver: str
     bounds: Any
+    geodesic: bool = False
 
 
 def build(options: Options, **more: Any) -> Transformation:
@@ -87,6 +91,7 @@ def _check(options: Options) -> None:
     errors.check_number(options.radius, name="radius", open_low=True, schedule=True)
     errors.check_number(options.scaling, name="scaling", high=1.0, none=False)
     errors.check_choice(options.linear_solver, LINEAR_SOLVERS, name="linear_solver")
+    errors.check_choice(options.geodesic, (False, True), name="geodesic")
 
 
 def _choose(options: Options, params: Params, num_rows: int | None) -> Solver:
@@ -95,7 +100,7 @@ def _choose(options: Options, params: Params, num_rows: int | None) -> Solver:
         return Solver[options.linear_solver.upper()]
     n = tree.size(params)
     few = n if num_rows is None else min(n, num_rows)
-    if few > DENSE_LIMIT and options.bounds is None:
+    if few > DENSE_LIMIT and options.bounds is None and not options.geodesic:
         return Solver.CG
     return Solver.DENSE if num_rows is None or num_rows >= n else Solver.SAMPLE
 
@@ -112,16 +117,19 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
       A `Rule`.
 
     Raises:
-      ValueError: there are bounds, which conjugate gradients do not know.
+      ValueError: options that exclude one another.
     """
     options = options if bounds is None else options._replace(bounds=bounds)
-    if options.bounds is not None and options.linear_solver == "cg":
-        raise ValueError('linear_solver="cg" does not take bounds; use "dense"')
+    _check_together(options)
 
     def empty(params: Params) -> Factored | truncated.Path:
         if _choose(options, params, num_rows) is Solver.CG:
             return truncated.empty(params)
-        return factored.empty(params, num_rows)
+        model = factored.empty(params, num_rows)
+        if not options.geodesic:
+            return model
+        curve = geodesic.empty(model.coefficients.shape[0], model.scale.dtype)
+        return model._replace(curve=curve)
 
     def build(evaluation: Evaluation, rhs: Params, model: Any, context: Context) -> Built:
         if isinstance(model, truncated.Path):
@@ -129,7 +137,9 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
             region = jnp.where(context.size > 0, context.size, first)
             built = truncated.build(evaluation, rhs, model, context._replace(size=region))
             return built._replace(indefinite=jnp.array(False), at_rest=context.at_rest)
-        return factored.build(evaluation, rhs, model, context, power=options.scaling)
+        bend = functools.partial(_curve, rhs, context) if options.geodesic else None
+        built = factored.build(evaluation, rhs, model, context, power=options.scaling, bend=bend)
+        return built._replace(num_products=built.num_products + (2 if options.geodesic else 0))
 
     def describe(model: Any, size: Array) -> dict[str, Array]:
         if isinstance(model, truncated.Path):
@@ -149,12 +159,51 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
         first_size=functools.partial(_first_radius, largest=options.first_radius),
         describe=describe,
         size=options.radius,
-        evaluate=functools.partial(gauss_newton.evaluate, caller=options.name),
+        evaluate=functools.partial(
+            _evaluate_bent if options.geodesic else whitened.evaluate, caller=options.name
+        ),
         leaves_saddles=False,
         noise=_noise,
         judges_rest=True,
         bounds=options.bounds,
     )
+
+
+def _check_together(options: Options) -> None:
+    """Raises ValueError for options that exclude one another."""
+    by_cg = options.linear_solver == "cg"
+    if options.bounds is not None and by_cg:
+        raise ValueError('linear_solver="cg" does not take bounds; use "dense"')
+    if options.geodesic and by_cg:
+        raise ValueError('linear_solver="cg" does not take geodesic=True; use "dense" or "sample"')
+    if options.geodesic and options.bounds is not None:
+        raise ValueError("geodesic=True does not take bounds; use geodesic=False")
+
+
+def _evaluate_bent(fn: Any, params: Params, **more: Any) -> Evaluation:
+    """The evaluation of `whitened.evaluate`, whose rows know how they bend."""
+    evaluation = whitened.evaluate(fn, params, **more)
+
+    def rows() -> BentRows:
+        straight = evaluation.rows()
+        bend = functools.partial(geodesic.second_derivative, fn, params)
+        return BentRows(straight.matrix, straight.residual, bend)
+
+    return evaluation._replace(rows=rows)
+
+
+def _curve(
+    rhs: Params, context: Context, model: Factored, rows: BentRows, project: Callable[..., Array]
+) -> Curve:
+    """The curve of the model along its first step, in the region that will bound it."""
+    first = _first_radius(model, rhs, context, largest=None)
+    best = _inside(model, jnp.where(context.size > 0, context.size, first))
+    v = spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary).step
+    return Curve(best.step, project(rows.bend(v)))
+
+
+def _inside(model: Factored, size: Array) -> TrustRegionStep:
+    return trust_region_step(model.eigenvalues, model.coefficients, size, exact=True)
 
 
 def _noise(model: Any) -> Array:
@@ -166,8 +215,17 @@ def _solve(model: Any, grad: Params, size: Array, context: Context) -> Step:
         return truncated.solve(model, grad, size, context)
     if context.bounds is not None:
         return factored.bounded_step(model, grad, size, context)
-    best = trust_region_step(model.eigenvalues, model.coefficients, size, exact=True)
-    return spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary)
+    best = _inside(model, size)
+    straight = spectral.to_step(model, best.step, context.params, on_boundary=best.on_boundary)
+    if model.curve is None:
+        return straight
+    half, penalty = geodesic.half_acceleration(
+        model.eigenvalues, best.shift, best.step, model.curve
+    )
+    bent = spectral.to_step(
+        model, best.step + half, context.params, on_boundary=best.on_boundary, penalty=penalty
+    )
+    return bent._replace(norm=straight.norm)  # what the radius bounds
 
 
 def _first_radius(model: Any, grad: Params, context: Context, *, largest: float | None) -> Array:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
+from jax.sharding import AxisType, NamedSharding
 
 from hesskit.core import errors, objective, tree
 from hesskit.core.bounds import Bounds
@@ -35,6 +37,8 @@ class Transformation(optax.GradientTransformationExtraArgs):
       judges: whether a step is compared before it is taken; None where a wrapper cannot know.
       special: `(bounds, number of outputs) -> Method`, the machine that stays in a box (None: no
         box) and suits the shape of the objective; None where there is none.
+      held: of a transform that leaves some leaves where they are and another to the rest, that
+        other and `params -> ` which leaves stay; else None.
     """
 
     method: Method | None
@@ -42,6 +46,7 @@ class Transformation(optax.GradientTransformationExtraArgs):
     has_aux: bool
     judges: bool | None
     special: Callable[[Bounds | None, int | None], Method] | None
+    held: tuple[optax.GradientTransformation, Callable[[Params], tuple[bool, ...]]] | None
 
     def __new__(
         cls,
@@ -53,12 +58,13 @@ class Transformation(optax.GradientTransformationExtraArgs):
         has_aux: bool = False,
         judges: bool | None = None,
         special: Callable[[Bounds | None, int | None], Method] | None = None,
+        held: tuple[optax.GradientTransformation, Callable[..., tuple[bool, ...]]] | None = None,
     ) -> "Transformation":
         """The 2-tuple with its attributes."""
         self = super().__new__(cls, init, update)
         self.method, self.name, self.has_aux = method, name, has_aux
         self.judges = judges if method is None else True
-        self.special = special
+        self.special, self.held = special, held
         return self
 
 
@@ -96,6 +102,36 @@ def own_buffers(state: Any) -> Any:
         return leaf if first else jnp.copy(leaf)
 
     return jax.tree.map(own, state)
+
+
+def placed(state: Any, params: Params) -> Any:
+    """The state on the devices of params, as an update will leave it, so that it compiles once.
+
+    A leaf that is not on the mesh of params yet gets a copy on each of its devices.
+
+    Args:
+      state: a fresh one.
+      params: what it is for.
+
+    Returns:
+      The state; as it is while tracing, or where params are on no mesh.
+    """
+    leaves = jax.tree.leaves((params, state))
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        return state
+    homes = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]
+    mesh = next((home.mesh for home in homes if isinstance(home, NamedSharding)), None)
+    if mesh is None:
+        return state
+    typed = AxisType.Explicit in mesh.axis_types  # then a layout names every axis of an array
+
+    def place(leaf: Array) -> Array:
+        if isinstance(leaf.sharding, NamedSharding):
+            return jax.device_put(leaf, leaf.sharding)
+        spec = jax.P(*[None] * leaf.ndim) if typed else jax.P()
+        return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, state)
 
 
 def keep_positional(update: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,14 +190,14 @@ def show(state: State, params: Params, point: Params) -> State:
     return state._replace(params=point, grad=grad, fresh=jnp.array(False))
 
 
-def _identical(x: Params, y: Params) -> bool:
+def identical(x: Params, y: Params) -> bool:
     """Whether both hold the same arrays, known without looking at a number."""
     return all(a is b for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True))
 
 
 def right_hand_side(updates: Params, given: Params | None) -> Callable[[Params], Params]:
     """The gradient, or what an upstream transform made of it if that still descends."""
-    if given is not None and _identical(updates, given):
+    if given is not None and identical(updates, given):
         return lambda grad: grad
 
     def choose(grad: Params) -> Params:
@@ -226,7 +262,7 @@ def initializer(start: Callable[[Params, Params], Any]) -> Callable[[Params], An
 
     def init(params: Params) -> Any:
         params = errors.check_params(jax.tree.map(tree.zeros_of, params), allow_empty=True)
-        return own_buffers(start(objective.split(params), params))
+        return placed(own_buffers(start(objective.split(params), params)), params)
 
     return init
 

@@ -8,10 +8,11 @@ each update takes
 from the singular value decomposition of A D^{-1}, never from A'A: the damping lambda of
 (A'A + lambda D^2) s = -A'b is the multiplier of (1). D holds the `scaling` powers of the largest
 norms of the columns of A so far. The step is kept if f falls by at least eta of what (1) predicts;
-the radius follows the ratio of the two.
+the radius follows the ratio of the two. With `geodesic` s bends with the residuals
+(curvature/geodesic.py).
 
 Source: More (1978), "The Levenberg-Marquardt algorithm: implementation and theory"; Nocedal &
-Wright (2006), section 10.3.
+Wright (2006), section 10.3; Transtrum & Sethna (2012) for `geodesic`.
 """
 
 from typing import Any
@@ -34,6 +35,7 @@ def levenberg_marquardt(
     radius: Any = None,
     scaling: float = SCALING,
     linear_solver: str = "auto",
+    geodesic: bool = False,
     bounds: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
@@ -55,6 +57,10 @@ def levenberg_marquardt(
       linear_solver: "dense" and "sample" find singular values, of m x n and, in room m n, of fewer
         residuals than parameters; "cg" needs products alone, with D = 1. "auto" takes the first
         two while min(m, n) <= 500; in a loop of updates m is not known beforehand, and n counts.
+      geodesic: whether half the geodesic acceleration is added to each step for which it is short:
+        the second order of the residuals along it, for one second derivative a point. In long
+        curved valleys that saves most of the steps, elsewhere little: GEODESIC_NUMBERS. Not with
+        bounds, nor "cg".
       bounds: `(lower, upper)`, prefix trees of params, or `{"path": (lower, upper)}`; None or inf
         means none. Steps are minimizers on the faces of the box. The start must be inside.
       has_aux: ignored: a structured objective says itself whether it has an aux.
@@ -64,14 +70,16 @@ def levenberg_marquardt(
       `hesskit.composite(...)` or a sum of such.
 
     Raises:
-      ValueError: `radius` is not positive, `scaling` not in [0, 1], `linear_solver` none of these.
+      ValueError: `radius` is not positive, `scaling` not in [0, 1], `linear_solver` none of these;
+        `geodesic` or "cg" with what it excludes.
       TypeError: a number was expected; in `update`, the objective has no structure.
 
     For mini-batches: no in the accepting form (it compares values); with `learning_rate` and a
     small `radius`, yes.
 
-    Cost of an update: min(m, n) passes for the Jacobian of m residuals by n parameters, its
-    singular values, and 2 gradients; a rejected one 1 value and gradient. Memory m n + n^2.
+    Cost of an update: min(m, n) passes for the Jacobian of m residuals by n parameters (2 more if
+    `geodesic`), its singular values, and 2 gradients; a rejected one 1 value and gradient. Memory
+    m n + n^2.
 
     Example:
       >>> import jax.numpy as jnp, hesskit
@@ -85,8 +93,10 @@ def levenberg_marquardt(
     References:
       More (1978), "The Levenberg-Marquardt algorithm: implementation and theory", LNM 630.
       Nocedal & Wright (2006), Numerical Optimization, section 10.3.
+      Transtrum & Sethna (2012), "Improvements to the Levenberg-Marquardt algorithm for nonlinear
+      least-squares minimization", arXiv:1201.5885.
     """
-    options = Options("levenberg_marquardt", radius, None, scaling, linear_solver, bounds)
+    options = Options("levenberg_marquardt", radius, None, scaling, linear_solver, bounds, geodesic)
     return _gauss_newton.build(options, learning_rate=learning_rate, has_aux=has_aux)
 
 
@@ -96,6 +106,7 @@ def scale_by_levenberg_marquardt(
     radius: Any = None,
     scaling: float = SCALING,
     linear_solver: str = "auto",
+    geodesic: bool = False,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The Levenberg-Marquardt step with its sign changed, for chains.
@@ -104,6 +115,7 @@ def scale_by_levenberg_marquardt(
       radius: as in `levenberg_marquardt`; it stays what it was at first.
       scaling: as in `levenberg_marquardt`.
       linear_solver: as in `levenberg_marquardt`.
+      geodesic: as in `levenberg_marquardt`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -123,5 +135,6 @@ def scale_by_levenberg_marquardt(
     References:
       More (1978), "The Levenberg-Marquardt algorithm: implementation and theory", LNM 630.
     """
-    options = Options("scale_by_levenberg_marquardt", radius, None, scaling, linear_solver, None)
+    name = "scale_by_levenberg_marquardt"
+    options = Options(name, radius, None, scaling, linear_solver, None, geodesic)
     return _gauss_newton.build(options, learning_rate=1.0, has_aux=has_aux, sign=-1.0)

@@ -7,7 +7,7 @@ sees u and
 
 so that its model, its products and its trials are those of the chosen leaves alone. Leaves that
 are not chosen are None for it. `masked` passes their updates through, as `optax.masked` does;
-`freeze` gives zeros.
+`freeze` gives zeros. Where no leaf is chosen the inner transform is not called.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,9 @@ def _wrap(
     inner: optax.GradientTransformation,
     choose: Callable[[Params], tuple[bool, ...]],
     others: Callable[[Params], Params],
+    *,
     name: str,
+    held: Callable[[Params], tuple[bool, ...]] | None = None,
 ) -> Transformation:
     """`inner` on the leaves that `choose` names; `others` makes the updates of the rest."""
     extended = optax.with_extra_args_support(inner)
@@ -45,6 +47,8 @@ def _wrap(
         updates: Params, state: MaskedState, params: Params | None = None, **extra: Any
     ) -> tuple[Params, MaskedState]:
         chosen = choose(updates if params is None else params)
+        if not any(chosen):
+            return others(updates), state
         mine = inputs(Inputs(updates, params, extra), chosen, name=name)
         new, inner_state = extended.update(
             mine.updates, state.inner_state, mine.params, **mine.extra
@@ -54,7 +58,15 @@ def _wrap(
 
     has_aux = getattr(inner, "has_aux", False)
     judges = getattr(inner, "judges", None)
-    return Transformation(init, update, method=None, name=name, has_aux=has_aux, judges=judges)
+    return Transformation(
+        init,
+        update,
+        method=None,
+        name=name,
+        has_aux=has_aux,
+        judges=judges,
+        held=None if held is None else (inner, held),
+    )
 
 
 def _chosen(mask: Any, params: Params) -> tuple[bool, ...]:
@@ -73,13 +85,14 @@ def masked(inner: optax.GradientTransformation, mask: Any) -> Transformation:
     Args:
       inner: any transform, of hesskit or optax.
       mask: the leaves to transform: a prefix tree of bools, a path ("bg/b", "peak/*") or a list
-        of paths, or `f(path, leaf) -> bool`.
+        of paths, or `f(path, leaf) -> bool`. Bools may all be False: then nothing is transformed.
 
     Returns:
       A `Transformation`. Its `update` needs what that of `inner` needs.
 
     Raises:
-      ValueError: `mask` fits no leaf (the message lists the paths), or is no prefix of params.
+      ValueError: a path or function fits no leaf (the message lists the paths), or bools are no
+        prefix of params.
       TypeError: `mask` is no selector.
 
     For mini-batches: as `inner`. Cost of an update in gradients: that of `inner`.
@@ -94,7 +107,7 @@ def masked(inner: optax.GradientTransformation, mask: Any) -> Transformation:
       >>> print(updates["a"], updates["b"])
       [0.5] [1.]
     """
-    return _wrap(inner, lambda params: _chosen(mask, params), lambda rest: rest, "masked")
+    return _wrap(inner, lambda params: _chosen(mask, params), lambda rest: rest, name="masked")
 
 
 def freeze(inner: optax.GradientTransformation, mask: Any) -> Transformation:
@@ -102,7 +115,7 @@ def freeze(inner: optax.GradientTransformation, mask: Any) -> Transformation:
 
     Their updates are exact zeros, and `inner` gets the objective as a function of the leaves that
     move. It is `optax.selective_transform` for transforms that call the objective. In
-    `hesskit.minimize` use `fixed=`, which also leaves the held gradient out of its stopping test.
+    `hesskit.minimize` it is `inner` with `fixed=mask`: the gradient of held leaves does not count.
 
     Args:
       inner: any transform, of hesskit or optax.
@@ -113,7 +126,8 @@ def freeze(inner: optax.GradientTransformation, mask: Any) -> Transformation:
       A `Transformation`. Its `update` needs what that of `inner` needs.
 
     Raises:
-      ValueError: `mask` fits no leaf (the message lists the paths), or is no prefix of params.
+      ValueError: a path or function fits no leaf (the message lists the paths), or bools are no
+        prefix of params.
       TypeError: `mask` is no selector.
 
     For mini-batches: as `inner`. Cost of an update in gradients: that of `inner`.
@@ -129,7 +143,10 @@ def freeze(inner: optax.GradientTransformation, mask: Any) -> Transformation:
       [0.5] [0.]
     """
 
-    def moving(params: Params) -> tuple[bool, ...]:
-        return tuple(not flag for flag in _chosen(mask, params))
+    def held(params: Params) -> tuple[bool, ...]:
+        return _chosen(mask, params)
 
-    return _wrap(inner, moving, tree.zeros_like, "freeze")
+    def moving(params: Params) -> tuple[bool, ...]:
+        return tuple(not flag for flag in held(params))
+
+    return _wrap(inner, moving, tree.zeros_like, name="freeze", held=held)

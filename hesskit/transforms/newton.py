@@ -89,8 +89,7 @@ def _by_eigenvalue(matrix: Array, b: Array, context: Context) -> _Direction:
     lifted = modified_eigenvalues(w, w.shape[0] * float(jnp.finfo(w.dtype).eps))
     modified = jnp.any(lifted != w) | jnp.any(c != model.coefficients)
     p = -(model.vectors @ (c / lifted))
-    indefinite = spectral.is_indefinite(w, context.params)
-    return _Direction(p, modified, indefinite, jnp.zeros((), bool))
+    return _Direction(p, modified, spectral.is_indefinite(w, context.params), jnp.zeros((), bool))
 
 
 def _by_cholesky(matrix: Array, b: Array, context: Context) -> _Direction:
@@ -152,6 +151,7 @@ def _build_line(
     slope, bend = jnp.sum(g * p), jnp.sum(p * (matrix @ p))
     falls = jnp.all(jnp.isfinite(p)) & (slope <= 0) & (slope + bend / 2 < 0)
     p = jnp.where(stays, 0, jnp.where(falls, p, _cauchy(matrix, g, context)))
+    p = jnp.where(context.at_rest & ~finite, jnp.nan, p)  # nothing tells a minimum from a saddle
     p, hp = (tree.unravel(x, context.params) for x in (p, matrix @ p))
     line = Line(p, hp, modified | ~falls | ~finite, stays)
     return Built(line, indefinite, jnp.asarray(g.shape[0], jnp.int32))
@@ -164,10 +164,10 @@ def _build_textbook(
     del model
     assert evaluation.product is not None
     matrix = dense(evaluation.product, context.params, chunk_size=chunk_size)
-    b = tree.ravel(rhs)
-    p, no = jnp.linalg.solve(matrix, -b), jnp.zeros((), bool)
+    p, no = jnp.linalg.solve(matrix, -tree.ravel(rhs)), jnp.zeros((), bool)
+    p = jnp.where(context.at_rest & jnp.isfinite(matrix).all() & ~jnp.isfinite(p), 0, p)
     line = Line(tree.unravel(p, context.params), tree.negative(rhs), no, jnp.copy(no))
-    return Built(line, jnp.copy(no), jnp.asarray(b.shape[0], jnp.int32))
+    return Built(line, jnp.copy(no), jnp.asarray(p.shape[0], jnp.int32))
 
 
 def _solve(model: Line, grad: Params, size: Array, context: Context) -> Step:

@@ -81,6 +81,7 @@ def _rule(
             "negative_curvature": model.negative_curvature,
         },
         size=radius,
+        looks_at_rest=True,
     )
 
 

@@ -122,7 +122,9 @@ def _explore(product: Product, rhs: Params, num_steps: int, tol: Any, context: C
     short = tree.norm(c / modified_eigenvalues(w, eps)) <= eps**0.25 * length
     needed = context.at_rest | (short & spectral.is_indefinite(w, context.params))
     down = escape(product, rhs, num_steps=MAX_ESCAPE_PRODUCTS, needed=needed)
-    return Krylov(space, down, down.negative)
+    lost = context.at_rest & ~down.finite  # nothing tells a minimum from a saddle: a step of NaN
+    unknown = down._replace(curvature=jnp.full_like(down.curvature, jnp.nan))
+    return Krylov(space, tree.where(lost, unknown, down), down.negative | lost)
 
 
 def _build_krylov(evaluation: Evaluation, rhs: Params, model: Krylov, context: Context) -> Built:
@@ -133,7 +135,8 @@ def _build_krylov(evaluation: Evaluation, rhs: Params, model: Krylov, context: C
     num_steps = model.space.eigenvalues.shape[0]
     new = _explore(evaluation.product, rhs, num_steps, eta * norm, context)
     indefinite = spectral.is_indefinite(new.space.eigenvalues, rhs)
-    return Built(new, indefinite | new.leaves, new.space.num_products + new.down.num_products)
+    indefinite |= new.down.negative
+    return Built(new, indefinite, new.space.num_products + new.down.num_products)
 
 
 def _lowest(model: Spectrum | Krylov) -> Array:
@@ -171,6 +174,7 @@ def _rule(damping: Any, num_krylov: Any, chunk_size: int | None) -> Rule:
         first_size=_first_dense if dense else _first_krylov,
         describe=lambda model, size: {"damping": size, "lowest_curvature": _lowest(model)},
         size=damping,
+        looks_at_rest=not dense,
     )
 
 

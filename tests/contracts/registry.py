@@ -15,9 +15,13 @@ from tests.contracts.support import Fn, structured
 
 STRUCTURED = (
     hesskit.gauss_newton,
+    hesskit.hessian_free,
     hesskit.levenberg_marquardt,
+    hesskit.natural_gradient,
     hesskit.scale_by_gauss_newton,
+    hesskit.scale_by_hessian_free,
     hesskit.scale_by_levenberg_marquardt,
+    hesskit.scale_by_natural_gradient,
 )
 """Factories of transforms that need an objective with its structure."""
 
@@ -33,7 +37,8 @@ class Case(NamedTuple):
         return self.factory(**self.kwargs, **more)
 
     def of(self, fn: Fn) -> Fn:
-        return structured(fn) if self.factory in STRUCTURED else fn
+        needs = self.factory in STRUCTURED or self.kwargs.get("estimator") == "gnb"
+        return structured(fn) if needs else fn
 
 
 def _case(factory: Callable[..., Any], **kwargs: Any) -> Any:
@@ -51,6 +56,7 @@ DEFAULT_TRIALS = [
     _case(hesskit.newton_cg),
     _case(hesskit.gauss_newton),
     _case(hesskit.levenberg_marquardt),
+    _case(hesskit.hessian_free),
 ]
 
 DEFAULT_SEARCHES = [
@@ -93,6 +99,9 @@ _SCALED_TRIALS = [
     _case(hesskit.newton_cg, learning_rate=0.5),
     _case(hesskit.gauss_newton, learning_rate=0.5),
     _case(hesskit.levenberg_marquardt, learning_rate=0.5),
+    _case(hesskit.hessian_free, learning_rate=0.5),
+    _case(hesskit.natural_gradient, learning_rate=0.5),
+    _case(hesskit.natural_gradient, learning_rate=0.5, momentum=0.5, linear_solver="cg"),
 ]
 
 _SCALED_SEARCHES = [
@@ -112,6 +121,8 @@ PAIRS = [
     (hesskit.scale_by_newton_cg, hesskit.newton_cg),
     (hesskit.scale_by_gauss_newton, hesskit.gauss_newton),
     (hesskit.scale_by_levenberg_marquardt, hesskit.levenberg_marquardt),
+    (hesskit.scale_by_hessian_free, hesskit.hessian_free),
+    (hesskit.scale_by_natural_gradient, hesskit.natural_gradient),
     (hesskit.scale_by_lbfgs, hesskit.lbfgs),
 ]
 
@@ -120,7 +131,16 @@ _UNNEGATED_TRIALS = [_case(scale_by) for scale_by, _ in PAIRS[:-1]]
 UNNEGATED = [*_UNNEGATED_TRIALS, _case(hesskit.scale_by_lbfgs)]
 """The preconditioned gradient u of w - lr u, for chains."""
 
-ALL = [*GLOBALIZED, *SCALED, *UNNEGATED]
+DIAGONALS = [
+    _case(hesskit.sophia, learning_rate=0.1),
+    _case(hesskit.sophia, learning_rate=0.1, estimator="gnb"),
+    _case(hesskit.adahessian, learning_rate=0.1),
+    _case(hesskit.scale_by_sophia),
+    _case(hesskit.scale_by_adahessian),
+]
+"""What divides by an estimated diagonal: the value at a point is never asked for."""
+
+ALL = [*GLOBALIZED, *SCALED, *UNNEGATED, *DIAGONALS]
 
 UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 """What evaluates the objective and judges nothing."""
@@ -128,5 +148,12 @@ UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 EVALUATING = [*GLOBALIZED, *UNJUDGED]
 """All but those that use the gradients they are given and nothing else."""
 
+CALLING = [*EVALUATING, *DIAGONALS]
+"""All whose `update` needs the objective."""
+
+PAIRS += [
+    (hesskit.scale_by_sophia, hesskit.sophia),
+    (hesskit.scale_by_adahessian, hesskit.adahessian),
+]
 PARTS = {scale_by.__name__: (_case(scale_by), _case(factory)) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import hesskit
-from tests.contracts.registry import ALL, DEFAULTS, EVALUATING, PARTS
+from tests.contracts.registry import ALL, CALLING, DEFAULTS, PARTS
 from tests.contracts.support import bowl, start
 
 each = pytest.mark.parametrize("case", ALL)
@@ -37,7 +37,7 @@ def test_the_same_arguments_give_the_same_object(case):
     assert case.make() is case.make()
 
 
-@pytest.mark.parametrize("case", EVALUATING)
+@pytest.mark.parametrize("case", CALLING)
 def test_other_arguments_give_another_object(case):
     assert case.make() is not case.make(has_aux=True)
 
@@ -47,7 +47,7 @@ def test_ignores_unknown_keywords(case):
     trace(case.make(), case.of(bowl), obj_fn=bowl, loss_scale=3.0, step_name="first")
 
 
-@pytest.mark.parametrize("case", EVALUATING)
+@pytest.mark.parametrize("case", CALLING)
 def test_value_fn_is_required(case):
     opt, params = case.make(), start()
     with pytest.raises(TypeError, match="value_fn"):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import hesskit
-from tests.contracts.registry import DEFAULTS, EVALUATING, GLOBALIZED
+from tests.contracts.registry import CALLING, DEFAULTS, GLOBALIZED
 from tests.contracts.support import bowl, data, squares, start, stepper, world
 
 
@@ -45,7 +45,7 @@ def test_the_count_sees_inner_programs():
     assert count(jax.make_jaxpr(fn)(1.0).jaxpr) == 2
 
 
-@pytest.mark.parametrize("case", EVALUATING)
+@pytest.mark.parametrize("case", CALLING)
 def test_at_most_two_copies_in_update(case):
     opt = case.make()
     update = functools.partial(opt.update, value_fn=case.of(marked))

@@ -178,7 +178,7 @@ def test_leaves_that_are_no_arrays(case):
     """Python floats, NumPy scalars, () arrays and None."""
     opt = case.make()
     params = {"a": 0.5, "b": None, "c": np.float32(0.2), "d": (np.ones(2, np.float32), ())}
-    fn = lambda p: (p["a"] - 1) ** 2 + jnp.sum((p["d"][0] * p["c"]) ** 2)
+    fn = squares(lambda p: (p["a"] - 1, p["d"][0] * p["c"]))
     state = opt.init(params)
     updates, after = jax.eval_shape(
         lambda p, s: opt.update(p, s, p, value_fn=case.of(fn)), params, state

@@ -71,7 +71,8 @@ def test_inject_hyperparams_without_static_args(case):
     shape = lambda tree: jax.tree.map(lambda a: (a.shape, a.dtype), tree)
     assert shape(after) == shape(state)
     defaults = {key: p.default for key, p in inspect.signature(case.factory).parameters.items()}
-    numbers = {key for key, item in (defaults | case.kwargs).items() if isinstance(item, float)}
+    given = {key: item for key, item in (defaults | case.kwargs).items() if key not in lengths}
+    numbers = {key for key, item in given.items() if type(item) in (int, float)}
     assert set(state.hyperparams) == numbers
 
 

@@ -15,7 +15,7 @@ from hesskit.core import closed_form, objective, tree
 from hesskit.core.composite import Autodiff, Composite, composite
 from hesskit.core.restrict import restrict
 from hesskit.core.structured import Structured
-from hesskit.curvature import gauss_newton
+from hesskit.linalg import whitened
 from tests.core.dense import check_outer, columns, filled, matrices
 
 RNG = np.random.default_rng(0)
@@ -82,7 +82,7 @@ def test_data_filled_in_gives_a_structured_objective(float64):
     whole = composite(quartic, model).structure((x,), {"target": t}, "minimize")
     assert isinstance(whole, Structured)
     assert whole(p) == (quartic(model(p, x), t), None)
-    found = gauss_newton.evaluate(whole.without_aux(), p)
+    found = whitened.evaluate(whole.without_aux(), p)
     truth = dense_truth(lambda y: quartic(y, t), lambda p: model(p, x), p)
     np.testing.assert_allclose(columns(found.product, p), truth, atol=1e-13)
 
@@ -192,7 +192,7 @@ def test_examples_mapped_by_hesskit():
 def _step(updates, state, params, *, value_fn, **named):
     fn = objective.bind(value_fn, data=named, caller="step.update")
     assert isinstance(fn, Structured)
-    at = gauss_newton.evaluate(fn, params)
+    at = whitened.evaluate(fn, params)
     np.testing.assert_allclose(tree.ravel(updates), tree.ravel(at.grad), rtol=1e-5, atol=1e-6)
     rows = at.rows()
     return tree.unravel(-jnp.linalg.pinv(rows.matrix) @ rows.residual, params), state

@@ -10,6 +10,7 @@ import pytest
 
 import hesskit
 from hesskit.core.microbatch import microbatched
+from hesskit.core.terms import Sum
 
 
 def loss(w, x, y, *, scale=1.0):
@@ -119,6 +120,34 @@ def test_vmap_and_sharded_data():
         spread = [jax.device_put(a, jax.P("data")) for a in (x, y)]
         value = jax.jit(parts)(w, *spread)
     np.testing.assert_allclose(value, loss(w, x, y), rtol=1e-6)
+
+
+# Structure.
+
+
+def test_sums_split_the_term_that_takes_data():
+    w, x, y = world()
+    counted = []
+
+    def once(w):
+        counted.append(w)
+        return jnp.sum(w["b"] ** 2)
+
+    whole = microbatched(0.5 * (loss + hesskit.l2(1.0)) + hesskit.l2(2.0), 4)
+    assert isinstance(whole, Sum)
+    close(whole(w, x, y=y), 0.5 * (loss(w, x, y) + hesskit.l2(5.0)(w)), "float32")
+    close(
+        (2 * microbatched(loss, 4) - hesskit.l2(1.0))(w, x, y),
+        2 * loss(w, x, y) - hesskit.l2(1.0)(w),
+        "float32",
+    )
+    microbatched(hesskit.l2(1.0) + loss + once, 4)(w, x, y)
+    assert len(counted) == 1
+    with pytest.raises(ValueError, match="no array to split"):
+        microbatched(hesskit.l2(1.0) + once, 4)(w)
+    plain = microbatched(hesskit.l2(1.0) + loss, 4)
+    with pytest.raises(TypeError, match="gauss_newton_operator needs the residuals"):
+        hesskit.gauss_newton_operator(plain, w, args=(x, y)).dense()
 
 
 @pytest.mark.parametrize(

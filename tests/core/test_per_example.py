@@ -40,8 +40,11 @@ def test_it_is_vmap(dtype):
     p, x = params(dtype), jnp.asarray(X, dtype)
     found = hesskit.per_example(one)(p, x)
     np.testing.assert_array_equal(found, jax.vmap(one, (None, 0))(p, x))
-    shifted = hesskit.per_example(lambda p, x, shift: one(p, x) + shift)
+    shifted = hesskit.per_example(lambda p, x, shift=0.0: one(p, x) + shift)
     np.testing.assert_allclose(shifted(p, x, shift=jnp.ones((), dtype)), found + 1, rtol=1e-6)
+    weighed = hesskit.per_example(lambda p, x, w: w * one(p, x))
+    np.testing.assert_allclose(weighed(p, x, w=x), x * found, rtol=1e-6)  # an entry for each
+    np.testing.assert_array_equal(weighed(p, w=x, x=x), weighed(p, x, x))
     columns = hesskit.per_example(lambda p, a: a @ p["v"], in_axes=1)(p, jnp.ones((3, 4), dtype))
     assert columns.shape == (4,)
 
@@ -56,7 +59,7 @@ def test_rows_are_those_of_the_jacobian(dtype):
             {"z": hesskit.per_example(one)(p, x), "a": hesskit.per_example(pair)(p, 2 * x)},
             None,
         ),
-        lambda p: (hesskit.per_example(lambda p, x, c: one(p, x) * c)(p, x, c=x[0]), None),
+        lambda p: (hesskit.per_example(lambda p, x, c=1.0: one(p, x) * c)(p, x, c=x[0]), None),
     ]
     for inner in inners:
         rows = per_example.rows(inner, p)
@@ -71,7 +74,7 @@ def test_other_outputs_have_no_rows(float64):
     assert per_example.rows(lambda p: ((mapped(p, x), p["v"]), None), p) is None
     # The data of an example depends on params: its rows are not those of `one` alone.
     assert per_example.rows(lambda p: (mapped(p, x * p["v"][0]), None), p) is None
-    shared = hesskit.per_example(lambda p, x, c: one(p, x) * c)
+    shared = hesskit.per_example(lambda p, x, c=1.0: one(p, x) * c)
     assert per_example.rows(lambda p: (shared(p, x, c=p["v"][0]), None), p) is None
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hesskit.core.prefix import fill
+from hesskit.core.prefix import fill, spread
 
 LIKE = {"a": jnp.zeros(3), "b": [jnp.zeros(()), jnp.zeros((2, 2), "bfloat16")]}
 
@@ -29,3 +29,10 @@ def test_what_does_not_fit():
         fill({"a": jnp.ones(2), "b": 1.0}, LIKE, name="sigma")
     with pytest.raises(ValueError, match="sigma is no prefix of"):
         fill({"a": 1.0}, LIKE, name="sigma")
+
+
+def test_entries_of_any_shape_go_to_every_leaf_below():
+    full = spread({"a": "x", "b": 2}, LIKE, name="weights")
+    assert full == {"a": "x", "b": [2, 2]}
+    with pytest.raises(ValueError, match=r"weights is no prefix of \{'a': float32\[3\]"):
+        spread([1, 2], LIKE, name="weights")

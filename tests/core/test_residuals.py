@@ -146,6 +146,26 @@ def test_an_infinite_sigma_drops_a_residual_whatever_it_is(loss: str):
             assert not ours[1].any()
 
 
+@pytest.mark.parametrize("loss", ["linear", "huber"])
+def test_a_mean_is_over_the_residuals_that_are_kept(loss: str, float64):
+    """As if the dropped ones were not there: value, curvature, terms, gradient."""
+    r = {"a": jnp.array([1.0, jnp.nan, 3.0, 5.0]), "b": jnp.array([2.0, 4.0])}
+    sigma = {"a": jnp.array([1.0, jnp.inf, 2.0, jnp.inf]), "b": jnp.inf}
+    make = lambda sigma: filled(Squares({"a": 3.0, "b": 2.0}, "mean", loss, 1.0, sigma))
+    ours, rest = make(sigma), make({"a": sigma["a"][::2], "b": 1.0})
+    alone = {"a": r["a"][::2], "b": jnp.zeros(0)}
+    np.testing.assert_allclose(ours.value(r), rest.value(alone), rtol=1e-14)
+    assert ours.report(r, None)["terms"]["b"] == 0
+    found, expected = matrices(ours, r), matrices(rest, alone)
+    for name in ("hessian", "gradient", "residual"):
+        kept = np.ix_(*[[0, 2]] * getattr(found, name).ndim)
+        np.testing.assert_allclose(getattr(found, name)[kept], getattr(expected, name), rtol=1e-14)
+    if loss == "linear":
+        assert ours.value(r) == 3 * (1 + 9 / 4) / 2
+    loss_of = lambda sigma: least_squares_loss(identity, reduction="mean", sigma=sigma)(r["b"])
+    assert jax.jit(loss_of)(jnp.array([1.0, jnp.inf])) == 4.0
+
+
 def test_deviations_broadcast_as_in_numpy():
     r = jnp.arange(6.0).reshape(3, 2)
     for sigma in (np.array([1.0, 2.0]), np.array([[1.0], [2.0], [4.0]])):
@@ -156,7 +176,16 @@ def test_deviations_broadcast_as_in_numpy():
 def test_a_complex_residual_is_two_real_ones(float64):
     z = jnp.array([3 + 4j, 1j])
     assert least_squares_loss(identity)(z) == 26 / 2
-    assert least_squares_loss(identity, reduction="mean")(z) == 26 / 4
+    assert least_squares_loss(identity, reduction="mean")(z) == 26 / 2  # mean |z|^2
+    pair = {"z": z, "x": jnp.array([1.0, 3.0])}
+    outer = filled(Squares({"z": 2.0, "x": 1.0}, "mean"))
+    outputs = Squares().split(pair)
+    assert outer.value(outputs) == 26 + 5
+    found = check_outer(outer, outputs)
+    np.testing.assert_allclose(np.diag(found.hessian), [1, 1, 2, 2, 2, 2])
+    assert jax.tree.map(float, outer.report(outputs, None)) == {"terms": {"z": 13.0, "x": 5.0}}
+    sigma = {"z": jnp.array([jnp.inf, 2.0]), "x": 1.0}
+    assert least_squares_loss(identity, reduction="mean", sigma=sigma)(pair) == 1 / 4 + 5
     assert least_squares_loss(identity, sigma=jnp.array([5.0, 1.0]))(z) == 2 / 2
     product = hesskit.gauss_newton_operator(least_squares_loss(lambda z: 2j * z), z)(z)
     np.testing.assert_allclose(product, 4 * z, rtol=1e-12)
@@ -257,12 +286,12 @@ THREE = jnp.arange(3.0)
         (
             lambda: least_squares_loss(identity, weights={"x": 1.0})({"a": THREE}),
             ValueError,
-            "weights is no prefix of the residuals {'a': float32[3]}",
+            "weights is no prefix of {'a': float32[3]}",
         ),
         (
             lambda: least_squares_loss(identity, sigma=[1.0, 2.0, 3.0])(THREE),
             ValueError,
-            "sigma is no prefix of the residuals float32[3]",
+            "sigma is no prefix of float32[3]",
         ),
         (
             lambda: least_squares_loss(identity, weights=jnp.ones(3))(THREE),

@@ -44,3 +44,12 @@ def test_float64_users_are_not_sent_to_float64():
         Status.ROUNDOFF_LIMITED, value=1.0, grad_norm=1e-12, num_steps=3, dtype="float64"
     )
     assert "need float64" not in text
+
+
+def test_a_rest_without_a_unit_does_not_call_a_large_gradient_zero():
+    said = {"value": 1.0, "grad_norm": 3.2e2, "num_steps": 3}
+    text = sentence(Status.GRADIENT_TOL, **said, relative=True)
+    assert "orthogonal to the Jacobian (gradient norm 3.2e+02, in its unit)" in text
+    assert "is zero to gtol" in sentence(Status.GRADIENT_TOL, **said)
+    for status in set(Status) - {Status.GRADIENT_TOL}:
+        assert sentence(status, **said, relative=True) == sentence(status, **said)

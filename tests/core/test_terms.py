@@ -1,5 +1,6 @@
 """Objectives add and scale: like functions, with one place for data, and with their structure."""
 
+import functools
 import inspect
 import pickle
 
@@ -164,20 +165,84 @@ def test_a_coefficient_may_be_traced():
     np.testing.assert_allclose(matrix(3.0), A.T @ A + 6 * np.eye(3), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("other", [lambda w: jnp.sum(w**4), -0.1 * l2(1.0), np.float64(-1) * l2(1)])
-def test_a_sum_that_is_no_convex_loss_is_a_plain_function(other, float64):
-    """A plain term, or a negative coefficient: value, gradient and Hessian are there."""
-    loss, w = least_squares_loss(residual) + other, jnp.array([0.3, -1.0, 2.0])
-    about = data("float64")
-    fn = loss.structure((), about, "minimize")
-    assert not isinstance(fn, Structured)
-    value, aux = fn(w)
+def hessian_is_that_of_the_sum(loss, other):
+    """Value and Hessian of `loss`, a sum of squares and `other`."""
+    w, about = jnp.array([0.3, -1.0, 2.0]), data("float64")
+    value, _ = loss.structure((), about, "minimize")(w)
     np.testing.assert_allclose(value, np.sum((A @ w - Y) ** 2) / 2 + other(w), rtol=1e-12)
-    assert aux is None
     expected = A.T @ A + np.asarray(jax.hessian(other)(w))
     np.testing.assert_allclose(hesskit.hessian(loss, w, args=about), expected, atol=1e-12)
+
+
+def test_a_sum_with_a_plain_term_is_a_plain_function(float64):
+    other = lambda w: jnp.sum(w**4)
+    loss = least_squares_loss(residual) + other
+    hessian_is_that_of_the_sum(loss, other)
     with pytest.raises(TypeError, match="gauss_newton_operator needs the residuals"):
+        hesskit.gauss_newton_operator(loss, jnp.ones(3), args=data("float64")).dense()
+
+
+NEGATIVE = [-0.1 * l2(1.0), np.float64(-0.2) * l2(1), -l2(0.3), -(l2(0.3) / 2)]
+
+
+@pytest.mark.parametrize("other", NEGATIVE)
+def test_a_negative_coefficient_leaves_all_but_the_gauss_newton_matrix(other, float64):
+    loss = least_squares_loss(residual) + other
+    hessian_is_that_of_the_sum(loss, other)
+    w, about = jnp.array([0.3, -1.0, 2.0]), data("float64")
+    words = "the coefficient of L2 is negative in this sum.*Write one term.*hesskit.trust_region"
+    with pytest.raises(TypeError, match=words):
         hesskit.gauss_newton_operator(loss, w, args=about).dense()
+    with pytest.raises(TypeError, match=words):
+        hesskit.minimize(loss, w, hesskit.levenberg_marquardt(), args=about)
+    answer = hesskit.minimize(loss, w, args=about)
+    slope = float(jax.hessian(other)(w)[0, 0])
+    expected = np.linalg.solve(A.T @ A + slope * np.eye(3), A.T @ Y)
+    np.testing.assert_allclose(answer.params, expected, rtol=1e-8)
+    assert answer.method == "trust_region"
+
+
+def test_differences_and_quotients():
+    p = params()
+    plain = lambda p: jnp.sum(p["w"])
+    for total, expected in (
+        (-l2(2.0), -5.25),
+        (l2(2.0) - l2(2.0, mask="w"), 0.25),
+        (l2(2.0) - plain, 6.25),
+        (plain - l2(2.0), -6.25),
+        (l2(2.0) / 4, 5.25 / 4),
+        ((l2(2.0) + plain) / jnp.float32(2.0), 4.25 / 2),
+        (-(plain - l2(2.0)) - l2(4.0), 6.25 - 10.5),
+    ):
+        np.testing.assert_allclose(total(p), expected, rtol=1e-6)
+    assert (l2(1.0) / 2) == 0.5 * l2(1.0)
+    third = hesskit.gauss_newton_operator(l2(1.0) / 3, jnp.ones(2)).dense()
+    np.testing.assert_allclose(third, np.eye(2) / 3, rtol=1e-6)
+
+
+def test_a_coefficient_that_is_an_array_is_known_inside_jit():
+    about, w = data(), jnp.zeros(3)
+    loss = least_squares_loss(residual) + jnp.float32(0.5) * l2(2.0)
+    answer = hesskit.minimize(loss, w, args=about)
+    expected = np.linalg.solve(A.T @ A + np.eye(3), A.T @ Y)
+    np.testing.assert_allclose(answer.params, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(TypeError, match="the coefficient of L2 is negative"):
+        hesskit.minimize(
+            least_squares_loss(residual) - jnp.float32(0.5) * l2(2.0),
+            w,
+            hesskit.levenberg_marquardt(),
+            args=about,
+        )
+
+
+def test_data_filled_in_by_name_leaves_the_structure(float64):
+    about, w = data("float64"), jnp.array([0.3, -1.0, 2.0])
+    loss = functools.partial(least_squares_loss(residual), y=about["y"])
+    whole = loss + l2(0.5)
+    matrix = lambda fn: hesskit.gauss_newton_operator(fn, w, args=(about["x"],)).dense()
+    np.testing.assert_allclose(matrix(loss), A.T @ A, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(matrix(whole), A.T @ A + np.eye(3) / 2, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(whole(w, about["x"]), loss(w, about["x"]) + l2(0.5)(w), rtol=1e-14)
 
 
 def test_losses_of_outputs_add_to_least_squares(float64):
@@ -206,6 +271,14 @@ def test_what_is_said_when_it_does_not_fit():
             l2(1.0) + other
         with pytest.raises(TypeError, match="unsupported operand"):
             other + l2(1.0)
-    for factor in (None, True, jnp.ones(2)):
         with pytest.raises(TypeError, match="unsupported operand"):
+            l2(1.0) - other
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other - l2(1.0)
+        with pytest.raises(TypeError, match="unsupported operand"):
+            other / l2(1.0)
+    for factor in (None, True, np.True_, 1j, np.complex64(1), jnp.ones(2)):
+        with pytest.raises(TypeError, match="operand"):
             l2(1.0) * factor
+        with pytest.raises(TypeError, match="operand"):
+            l2(1.0) / factor

@@ -8,9 +8,11 @@ import scipy.optimize
 
 from hesskit.core import tree
 from hesskit.core.bounds import Bounds
+from hesskit.core.composite import composite
 from hesskit.core.method import Context, default_tolerance
 from hesskit.core.residuals import least_squares_loss
-from hesskit.curvature import factored, gauss_newton, spectral
+from hesskit.curvature import factored, spectral
+from hesskit.linalg import whitened
 from hesskit.linalg.more_sorensen import trust_region_step
 
 RNG = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def as_tree(x):
 @jax.jit
 def _build(a, b, params, before, rhs, bounds, power):
     loss = least_squares_loss(lambda p: a @ tree.ravel(p) + b)
-    evaluation = gauss_newton.evaluate(loss.structure((), {}, "t").without_aux(), params)
+    evaluation = whitened.evaluate(loss.structure((), {}, "t").without_aux(), params)
     at_rest, size = jnp.array(False), jnp.ones((), a.dtype)
     context = Context(params, size, at_rest, default_tolerance(params), bounds)
     right = evaluation.grad if rhs is None else rhs
@@ -101,31 +103,6 @@ def test_the_condition_is_that_of_the_rows(float64):
     np.testing.assert_allclose(tree.ravel(newton(params, built.model).step), exact, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("m", "n"), [(4, 9), (6, 6), (9, 4)])
-@pytest.mark.parametrize("rank", [None, 3])
-def test_samples_give_what_singular_values_give(m, n, rank, float64, monkeypatch):
-    a, b = (jnp.asarray(item) for item in problem(m, n, rank))
-    expected = factored.factor(a, b)
-    calls, real = [], factored._by_samples
-    monkeypatch.setattr(factored, "_by_samples", lambda *x: calls.append(1) or real(*x))
-    monkeypatch.setattr(factored, "WIDE", 2)
-    s, vt, c = map(np.asarray, factored.factor(a, b))
-    assert len(calls) == (m < n)
-    np.testing.assert_allclose(s, expected[0], rtol=1e-7, atol=1e-12)
-    np.testing.assert_allclose((vt.T * s**2) @ vt, a.T @ a, atol=1e-10)
-    np.testing.assert_allclose(vt.T @ (s * c), a.T @ b, atol=1e-10)
-    best = -vt.T @ np.where(s > 0, c / np.where(s > 0, s, 1), 0)
-    np.testing.assert_allclose(best, np.linalg.lstsq(a, -b, rcond=1e-10)[0], atol=1e-8)
-
-
-def test_samples_are_taken_from_wide_rows_of_float64_alone(x64, monkeypatch):
-    calls, real = [], factored._by_samples
-    monkeypatch.setattr(factored, "_by_samples", lambda *x: calls.append(1) or real(*x))
-    for m, n in ((factored.WIDE - 1, 300), (factored.WIDE, 300), (300, factored.WIDE)):
-        jax.eval_shape(factored.factor, jnp.zeros((m, n)), jnp.zeros(m))
-    assert len(calls) == x64
-
-
 def test_the_scale_never_falls_and_is_positive(dtype):
     matrix = jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]], dtype)
     previous = jnp.array([1.0, 0.0, 2.0], dtype)
@@ -151,7 +128,8 @@ def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
     """f of parameters moved by a rounding differs by no more, and by much of that somewhere."""
     a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
     b = a @ x + RNG.normal(size=4)
-    floor = float(factored.rounding(*(jnp.asarray(item, dtype) for item in (a, b - a @ x, x))))
+    parts = factored.parts_of(jnp.asarray(a, dtype), jnp.asarray(x, dtype))
+    floor = float(factored.rounding(parts, jnp.asarray(b - a @ x, dtype)))
     eps = float(jnp.finfo(dtype).eps)
     moved = [x * (1 + eps * np.array(signs)) for signs in np.ndindex(2, 2, 2)]
     change = max(abs(np.dot(b - a @ x, a @ (y - x))) for y in moved)
@@ -173,7 +151,7 @@ def test_empty_has_the_shapes_of_a_build(m: int, n: int, known: bool):
     params, _, built = build(a, b, num_rows=rows)
     empty = factored.empty(params, rows)
     assert empty.eigenvalues.shape == (min(m, n) if known else n,)
-    for ours, theirs in zip(empty, built.model, strict=True):
+    for ours, theirs in zip(jax.tree.leaves(empty), jax.tree.leaves(built.model), strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         assert not ours.any()
     step = newton(params, built.model)
@@ -218,7 +196,7 @@ def test_without_a_residual_the_gradient_serves(float64):
     a, b = (jnp.asarray(item) for item in problem(7, 3))
     loss = least_squares_loss(lambda p: a @ tree.ravel(p) + b).structure((), {}, "t")
     params = as_tree(jnp.zeros(3))
-    evaluation = gauss_newton.evaluate(loss.without_aux(), params)
+    evaluation = whitened.evaluate(loss.without_aux(), params)
     rows = evaluation.rows()._replace(residual=None)
     context = Context(params, jnp.ones(()), jnp.array(False), default_tolerance(params))
     less = factored.build(
@@ -229,7 +207,9 @@ def test_without_a_residual_the_gradient_serves(float64):
         power=0.5,
     )
     _, _, full = build(a, b)
-    for ours, theirs in zip(less.model, full.model, strict=True):
+    np.testing.assert_allclose(less.model.most, np.linalg.norm(np.linalg.qr(a)[0].T @ b), rtol=1e-9)
+    same = less.model._replace(most=full.model.most)
+    for ours, theirs in zip(jax.tree.leaves(same), jax.tree.leaves(full.model), strict=True):
         np.testing.assert_allclose(jnp.abs(ours), jnp.abs(theirs), rtol=1e-9)
     np.testing.assert_allclose(
         tree.ravel(newton(params, less.model).step), tree.ravel(newton(params, full.model).step)
@@ -243,7 +223,10 @@ def at_rest(a, b, x, **more) -> bool:
     return bool(build(a, b, x, **more)[2].at_rest)
 
 
-@pytest.mark.parametrize("unit", [1.0, 1e6, 1e12])
+units = pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+
+
+@units
 def test_at_rest_by_the_relative_offset_in_any_unit(unit: float, float64):
     """|c| <= eps^(2/3) |b|: c is what the residual has in the range of A."""
     a, b = problem(7, 3)
@@ -257,13 +240,56 @@ def test_at_rest_by_the_relative_offset_in_any_unit(unit: float, float64):
     assert not at_rest(unit * a, unit * b, best + 2 * tolerance * rest * away)
 
 
-def test_at_rest_where_residuals_vanish(float64):
-    a = RNG.normal(size=(7, 3))
-    tolerance = np.finfo(float).eps ** (2 / 3)
+@units
+def test_at_rest_where_residuals_vanish(unit, float64):
+    """Each beside its parts and the largest one so far, or all at the rounding of their parts."""
+    a, x = RNG.normal(size=(7, 3)), np.array([1.0, -2.0, 0.5])
+    a[0] /= 1e3
+    parts = np.abs(a) @ np.abs(x)
+    tolerance, eps = np.finfo(float).eps ** (2 / 3), np.finfo(float).eps
+
+    def rests(residual, most):
+        seen = factored.empty(as_tree(jnp.zeros(3)))._replace(most=jnp.asarray(unit * most))
+        return at_rest(unit * a, unit * (residual - a @ x), x, previous=seen)
+
+    signs = np.array([1, -1, 1, 1, -1, 1, -1])
+    assert rests(0.5 * tolerance * signs * parts, 100.0)
+    assert not rests(2 * tolerance * signs * parts, 100.0)
+    assert not rests(0.5 * tolerance * signs * np.max(parts), 100.0)
+    assert not rests(0.5 * tolerance * signs * parts, 0.01)
+    assert rests(eps * signs * np.max(parts), 0.0)
+    assert not rests(100 * eps * signs * np.max(parts), 0.0)
     assert at_rest(a, np.zeros(7), np.zeros(3))
-    x = np.ones(3) / np.linalg.norm(a.T @ a, 2)
-    assert at_rest(a, np.zeros(7), 0.1 * tolerance * x)
-    assert not at_rest(a, np.zeros(7), 1e4 * tolerance * x)
+
+
+@units
+def test_at_rest_without_a_residual(unit, float64):
+    """What the gradient has in the range of A, in the place of b."""
+    a = RNG.normal(size=(7, 3))
+    loss = composite(lambda r: unit**2 * jnp.sum(jnp.cosh(r) - 1), lambda p: a @ (p - 1.0))
+    fn = loss.structure((), {}, "t").without_aux()
+
+    def rests(params):
+        seen = factored.empty(params)._replace(most=jnp.asarray(unit * 100.0))
+        evaluation = whitened.evaluate(fn, params)
+        assert evaluation.rows().residual is None
+        context = Context(params, jnp.ones(()), jnp.array(False), default_tolerance(params))
+        built = factored.build(evaluation, evaluation.grad, seen, context, power=0.5)
+        return bool(built.at_rest)
+
+    away = np.linalg.lstsq(a, np.ones(7), rcond=None)[0]
+    parts = np.linalg.norm(np.abs(a) @ np.ones(3)) / np.linalg.norm(a @ away)
+    tolerance = np.finfo(float).eps ** (2 / 3)
+    assert rests(jnp.asarray(1.0 + 0.5 * tolerance * parts * away))
+    assert not rests(jnp.asarray(1.0 + 2 * tolerance * parts * away))
+
+
+def test_the_largest_residual_is_remembered(float64):
+    a, b = problem(7, 3)
+    _, _, first = build(a, b)
+    _, _, second = build(a, b / 100, previous=first.model)
+    np.testing.assert_allclose(first.model.most, np.linalg.norm(b), rtol=1e-12)
+    assert second.model.most == first.model.most
 
 
 def test_a_small_gradient_alone_is_no_rest(float64):

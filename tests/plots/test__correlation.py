@@ -27,7 +27,7 @@ def test_cells_and_names():
 
 def test_it_draws_where_it_is_told_and_leaves_out_what_is_fixed():
     _, ax = plt.subplots()
-    assert correlation(three(fixed=(False, True, False)), ax) is ax
+    assert correlation(three(held=(False, True, False)), ax) is ax
     assert ax.images[0].get_array().shape == (2, 2)
 
 

@@ -22,7 +22,7 @@ def spread_of(*, null=0.0, at_bound=(False, False)):
 def of(model, x, spread=None, **kwargs):
     options = {"sigma": None, "scale": jnp.array(1.0), "dof": None, **kwargs}
     spread = spread_of() if spread is None else spread
-    return band(PARAMS, spread, x, 0.683, model=model, **options)
+    return band(PARAMS, spread, x, 0.683, model=model, fixed=(False,) * len(PARAMS), **options)
 
 
 Z = scipy.stats.norm.ppf((1 + 0.683) / 2)

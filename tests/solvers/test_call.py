@@ -1,5 +1,8 @@
 """What solvers do with their arguments: the choice of a method, tolerances, leaves, messages."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -7,7 +10,8 @@ import pytest
 
 import hesskit
 from hesskit.core.method import default_tolerance
-from hesskit.solvers.call import DENSE_LIMIT, default_optimizer, fixed_leaves, limits_of
+from hesskit.core.restrict import restrict
+from hesskit.solvers.call import DENSE_LIMIT, arrays, default_optimizer, fixed_leaves, limits_of
 from hesskit.solvers.least_squares import least_squares
 
 SQUARES = hesskit.least_squares_loss(lambda p: p["a"])
@@ -27,11 +31,30 @@ def plain(p):
         (plain, DENSE_LIMIT + 1, None, "newton_cg"),
         (plain, DENSE_LIMIT + 1, (0.0, 1.0), "lbfgs"),
         (hesskit.composite(jnp.sum, lambda p: p["a"] ** 2), 3, None, "trust_region"),
+        (SQUARES + hesskit.l2(1e-3), 3, None, "levenberg_marquardt"),
+        (0.5 * SQUARES, 3, (0.0, 1.0), "levenberg_marquardt"),
+        (sum([SQUARES, SQUARES, hesskit.l2(1.0, mask="a")]), 3, None, "levenberg_marquardt"),
+        (functools.partial(SQUARES, residual_sigma=2.0), 3, None, "levenberg_marquardt"),
+        (hesskit.microbatched(SQUARES / 3 + hesskit.l2(1.0), 2), 3, None, "levenberg_marquardt"),
+        (restrict(SQUARES, {"a": None, "b": jnp.ones(500)}), 3, None, "levenberg_marquardt"),
+        (SQUARES + plain, 3, None, "trust_region"),
+        (SQUARES - hesskit.l2(1e-3), 3, None, "trust_region"),
+        (SQUARES + hesskit.composite(jnp.sum, lambda p: p["a"] ** 2), 3, None, "trust_region"),
+        (hesskit.microbatched(plain, 2), 3, None, "trust_region"),
     ],
 )
 def test_the_method_goes_by_structure_size_and_bounds(fn, size, bounds, name):
     params = {"a": jnp.ones(size), "b": jnp.ones(500)}
     assert default_optimizer(fn, params, (False, True), bounds).name == name
+
+
+def test_ridge_is_a_step_of_levenberg_marquardt(float64):
+    a = np.random.default_rng(0).normal(size=(8, 3))
+    loss = hesskit.least_squares_loss(lambda w, a: a @ w - 1) + hesskit.l2(0.3)
+    fit = hesskit.minimize(loss, jnp.zeros(3), args=(a,))
+    assert (fit.method, bool(fit.success)) == ("levenberg_marquardt", True)
+    expected = np.linalg.solve(a.T @ a + 0.3 * np.eye(3), a.T @ np.ones(8))
+    np.testing.assert_allclose(fit.params, expected, rtol=1e-10)
 
 
 def test_complex_entries_count_twice():
@@ -88,3 +111,19 @@ def test_a_note_names_the_solver(solver, fn):
     notes = [note for note in caught.value.__notes__ if "hesskit" in note]
     assert len(notes) == 1
     assert f"called by hesskit.{solver.__name__} with params {{'a': float32[2]}}" in notes[0]
+
+
+def test_arrays_of_other_libraries():
+    class Table:
+        def __array__(self, dtype=None, copy=None):
+            return np.array([[1.0, 2.0]], dtype)
+
+    key, number = jax.random.key(0), np.float32(2.0)
+    found = arrays((Table(), {"x": 1.0, "key": key}, number, "name"))
+    np.testing.assert_array_equal(found[0], [[1.0, 2.0]])
+    assert isinstance(found[0], jax.Array)
+    assert found[1]["key"] is key
+    assert found[2] is number
+    assert found[3] == "name"
+    fit = hesskit.minimize(lambda p, t: jnp.sum((p - t) ** 2), jnp.zeros((1, 2)), args=(Table(),))
+    np.testing.assert_allclose(fit.params, [[1.0, 2.0]], rtol=1e-6)

@@ -283,6 +283,82 @@ def test_lists_and_counts(float64):
     np.testing.assert_allclose(vector(fit.params), params, rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-17, 1e20])
+def test_data_whose_squares_are_no_numbers_in_float32(size):
+    """An unknown sigma is then of the size of the data: errors, R^2 and bands are as they were."""
+    x = X.astype("float32")
+    plain = curve_fit(line, x, Y.astype("float32"), START)
+    model = lambda p, x: jnp.float32(size) * line(p, x)
+    fit = curve_fit(model, x, (size * Y).astype("float32"), START)
+    assert fit.success
+    np.testing.assert_allclose(vector(fit.params), vector(plain.params), rtol=1e-4)
+    np.testing.assert_allclose(
+        vector(fit.standard_errors), vector(plain.standard_errors), rtol=1e-3
+    )
+    np.testing.assert_allclose(fit.r_squared, plain.r_squared, rtol=1e-5)
+    for kind in ("confidence", "prediction"):
+        ours, theirs = fit.band(kind=kind), plain.band(kind=kind)
+        np.testing.assert_allclose(ours.upper / size, theirs.upper, rtol=1e-3)
+    unit = fit.data.sigma
+    np.testing.assert_allclose(fit.chi2 * (unit / size) ** 2, plain.chi2, rtol=1e-3)
+    inside = jax.jit(lambda y: curve_fit(model, x, y, START).params["b"])
+    np.testing.assert_allclose(inside((size * Y).astype("float32")), plain.params["b"], rtol=1e-4)
+    assert plain.data.sigma is None
+
+
+def test_times_of_a_large_number_in_float32():
+    """Modified Julian dates, of which float32 knows 4 minutes."""
+    t = np.linspace(58849.0, 58949.0, 80).astype("float32")
+    wave = lambda p, t: p["m"] + p["A"] * jnp.sin(2 * jnp.pi * (t - 58900) / p["P"] + p["ph"])
+    truth = {"m": 1.0, "A": 0.5, "P": 17.3, "ph": 0.3}
+    y = np.asarray(wave(truth, t)) + 0.05 * np.random.default_rng(0).normal(size=80)
+    fit = curve_fit(wave, t, y.astype("float32"), {"m": 0.9, "A": 0.4, "P": 17.0, "ph": 0.0})
+    assert fit.success
+    off = jax.tree.map(lambda a, b, s: abs(a - b) / s, fit.params, truth, fit.standard_errors)
+    assert max(vector(off)) < 4
+
+
+def test_sigma_as_a_list_for_a_list_of_data(float64):
+    model = lambda p, x: [line(p, x), line(p, x)]
+    fit = curve_fit(model, X, [Y, Y + 1], START, sigma=[0.1, 0.2], absolute_sigma=True)
+    weights = np.array([100.0, 25.0])
+    params = closed_form(X, (weights @ np.stack([Y, Y + 1])) / 125, 1.0)[0]
+    np.testing.assert_allclose(vector(fit.params), params, rtol=1e-8)
+
+
+def test_a_model_that_knows_its_own_x(float64):
+    fit = curve_fit(lambda p, x: line(p, X), None, Y, START)
+    np.testing.assert_allclose(vector(fit.params), closed_form(X, Y, 1.0)[0], rtol=1e-8)
+    assert fit.band().value.shape == (12,)
+
+
+def test_the_sandwich(float64):
+    fit = curve_fit(line, X, Y, START, sigma=SIGMA, covariance="sandwich")
+    _, inverse, _, rows = closed_form(X, Y, SIGMA)
+    u = Y / SIGMA - rows @ vector(fit.params)
+    expected = inverse @ (rows.T * u**2) @ rows @ inverse
+    np.testing.assert_allclose(fit.covariance, expected, rtol=1e-8)
+    gradient = np.stack([np.ones(12), X], axis=1)
+    half = scipy.stats.t.ppf((1 + 0.683) / 2, 10) * np.sqrt(
+        np.einsum("ki,ij,kj->k", gradient, expected, gradient)
+    )
+    np.testing.assert_allclose(fit.band().upper - fit.band().value, half, rtol=1e-7)
+
+
+def test_many_data_sets_with_errors_and_starts_of_their_own(float64):
+    ys, sigmas = np.stack([Y, 2 * Y]), np.stack([SIGMA, SIGMA[::-1]])
+    starts = {"a": np.array([0.0, 1.0]), "b": np.array([0.5, 0.0])}
+    many = jax.vmap(lambda y, s, p: curve_fit(line, X, y, p, sigma=s, bounds=(-9.0, 9.0)))(
+        ys, sigmas, starts
+    )
+    for i in range(2):
+        params, inverse, chi2, _ = closed_form(X, ys[i], sigmas[i])
+        np.testing.assert_allclose([many.params["a"][i], many.params["b"][i]], params, rtol=1e-8)
+        np.testing.assert_allclose(many.covariance[i], inverse * chi2 / 10, rtol=1e-7)
+    assert many.at_bound.shape == (2, 2)
+    assert many.names == ("a", "b")
+
+
 # Under transformations.
 
 
@@ -329,7 +405,13 @@ def gauss(x, a, mu, s):
             ValueError,
             r"ydata\[6\] is nan; leave the point out, or give it sigma=inf",
         ),
-        (lambda: curve_fit(line, X / 0, Y, START), ValueError, r"xdata\[0\] is nan"),
+        (lambda: curve_fit(line, X / 0, Y, START), ValueError, r"xdata\[0\] is nan; leave the p"),
+        (lambda: curve_fit(line, X, Y, START, sigma=np.inf), ValueError, "drops every point"),
+        (
+            lambda: curve_fit(line, X, Y, {"a": 1j, "b": 0.0}),
+            TypeError,
+            "curve_fit needs real params, for they have errors; make real and imaginary parts two",
+        ),
         (lambda: curve_fit(line, X, Y, START, sigma=0 * X), ValueError, r"sigma\[0\] is 0.0"),
         (lambda: curve_fit(line, X, Y, START, fixed="c"), ValueError, "the paths are a, b"),
         (

@@ -156,3 +156,26 @@ def test_what_is_dropped_may_be_nan():
 def test_counts_are_floats():
     assert fit_inputs.as_float(jnp.arange(3)).dtype == "float32"
     assert fit_inputs.as_float(jnp.ones(3, "bfloat16")).dtype == "bfloat16"
+
+
+def test_sigma_of_a_tree_of_data():
+    y = [jnp.ones(2), jnp.ones(3)]
+    assert [leaf.shape for leaf in fit_inputs.as_sigma([1.0, 2.0], y)] == [(), ()]
+    assert fit_inputs.as_sigma([1.0, 2.0], jnp.ones(2)).shape == (2,)
+    assert fit_inputs.as_sigma([1.0, 2.0, 3.0], y).shape == (3,)  # it fits nothing: told later
+    found = fit_inputs.as_sigma({"u": [1.0, 2.0], "v": 3.0}, {"u": y[0], "v": y[1]})
+    assert (found["u"].shape, found["v"].shape) == ((2,), ())
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-15, 1.0, 1e18])
+def test_no_unit_for_data_whose_squares_are_numbers(size):
+    assert fit_inputs.unit({"y": size * jnp.ones(3)}) is None
+    assert jax.jit(fit_inputs.unit)(size * jnp.ones(3)) == 1
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-17, 5e19, 1e30])
+def test_the_unit_of_data_is_a_power_of_two(size):
+    unit = fit_inputs.unit([jnp.array([0.1 * size, -size])])
+    assert np.frexp(unit)[0] == 0.5
+    assert size / 2 < unit <= size
+    assert jax.jit(fit_inputs.unit)(jnp.array([size, size])) == unit

@@ -58,13 +58,15 @@ ROWS = np.random.default_rng(0).normal(size=(8, 3))
 
 def test_fixed_entries_and_entries_at_a_bound():
     fit = three(
-        ROWS,
+        ROWS[:, 1:],
         num_residuals=jnp.array(7),
-        fixed=(True, False, False),
-        at_bound=jnp.array([True, True, False]),
+        held=(True, False, False),
+        at_bound=jnp.array([True, False]),
     )
     assert fit.dof == 6
-    np.testing.assert_array_equal(fit.at_bound, [False, True, False])  # a is fixed, no more
+    assert fit.fixed == (True, False, False)
+    np.testing.assert_array_equal(fit.at_bound, [False, True, False])
+    np.testing.assert_array_equal(fit.undetermined, [False, True, False])
     variance = 5 / 6 / np.sum(ROWS[:, 2] ** 2)
     np.testing.assert_allclose(fit.covariance[2, 2], variance, rtol=1e-5)
     np.testing.assert_array_equal(fit.covariance[0], 0)
@@ -134,6 +136,64 @@ def test_errors_are_differentiable(float64):
         return make(jnp.array(2.0), rows * (1 + t)).standard_errors["c"]
 
     np.testing.assert_allclose(jax.grad(error)(0.0), -error(0.0), rtol=1e-10)
+
+
+def sandwich(rows, residual):
+    """HC0 by its formula."""
+    bread = np.linalg.inv(rows.T @ rows)
+    return bread @ (rows * residual[:, None] ** 2).T @ rows @ bread
+
+
+@pytest.mark.parametrize("absolute_sigma", [False, True])
+def test_the_sandwich(absolute_sigma: bool, dtype):
+    u = np.random.default_rng(1).normal(size=8)
+    make = lambda rows, **more: three(
+        rows, num_residuals=8, residual=jnp.asarray(u, "float32"), **more
+    )
+    fit = make(ROWS, absolute_sigma=absolute_sigma)
+    np.testing.assert_allclose(fit.covariance, sandwich(ROWS, u), rtol=1e-4, atol=1e-6)
+    assert fit.sandwich
+    held = make(ROWS[:, 1:], held=(True, False, False), at_bound=jnp.array([False, True]))
+    np.testing.assert_allclose(held.covariance[1, 1], sandwich(ROWS[:, 1:2], u)[0, 0], rtol=1e-4)
+    assert np.isnan(held.standard_errors["c"])
+    assert held.standard_errors["a"] == 0
+    singular = make(ROWS * [1.0, 0.0, 1.0])
+    assert np.isnan(singular.standard_errors["b"])
+    two = singular.covariance[np.ix_([0, 2], [0, 2])]
+    np.testing.assert_allclose(two, sandwich(ROWS[:, ::2], u), rtol=1e-4)
+
+
+def test_the_sandwich_needs_degrees_of_freedom():
+    """A perfect fit of as many residuals as parameters has zero scores, and not zero errors."""
+    u = jnp.zeros(3)
+    fit = three(ROWS[:3], num_residuals=3, residual=u, absolute_sigma=True)
+    assert np.isnan(np.diagonal(fit.covariance)).all()
+    few = three(ROWS[:2], num_residuals=2, residual=u[:2])
+    assert np.isnan(np.diagonal(few.covariance)).all()
+
+
+def test_the_sandwich_is_differentiable(float64):
+    rows, u = jnp.asarray(ROWS), jnp.arange(8.0)
+
+    def error(t):
+        params = {"a": jnp.ones(3)}
+        more = {"chi2": jnp.array(2.0), "num_residuals": 8, "residual": (1 + t) * u}
+        return fit_result(result_of(params, 2.5), rows * (1 + t), **more).standard_errors["a"][1]
+
+    np.testing.assert_allclose(jax.grad(error)(0.0), 0, atol=1e-12)
+    assert error(0.0) > 0
+
+
+def test_nothing_is_formed_for_too_many():
+    params = {"w": jnp.zeros(10_000), "b": jnp.array(2.0)}
+    more = {"chi2": jnp.array(2.0), "num_residuals": 20_000, "held": (True, False)}
+    fit = fit_result(result_of(params, 1.0), None, **more)
+    assert max(leaf.size for leaf in jax.tree.leaves(fit)) == 10_000
+    assert jnp.isnan(fit.standard_errors["w"]).all()
+    assert fit.standard_errors["b"] == 0
+    assert fit.dof == 10_000
+    with pytest.raises(ValueError, match="formed for at most 4000 entries, and 10000 were fitted"):
+        assert fit.covariance
 
 
 # Bands.

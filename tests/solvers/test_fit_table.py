@@ -41,11 +41,11 @@ def strange(**kwargs):
     options = {
         "chi2": jnp.array(5.0),
         "num_residuals": 9,
-        "fixed": (True, False, False),
-        "at_bound": jnp.array([False, True, False, False]),
+        "held": (True, False, False),
+        "at_bound": jnp.array([True, False, False]),
         **kwargs,
     }
-    return fit_result(result_of(params, 2.5), jnp.asarray(rows, "float32"), **options)
+    return fit_result(result_of(params, 2.5), jnp.asarray(rows[:, 1:], "float32"), **options)
 
 
 def test_notes_and_sentences():
@@ -66,6 +66,22 @@ def test_no_degrees_of_freedom():
     text = str(strange(num_residuals=2))
     assert "no standard errors: dof = 0 leaves nothing to estimate the size of sigma from" in text
     assert "chi2/dof" not in text
+
+
+def test_the_sandwich_is_told():
+    text = str(strange(residual=jnp.ones(9)))
+    assert 'errors of covariance="sandwich", which no scale of sigma changes' in text
+    assert "scaled by" not in text
+
+
+def test_too_many_entries_for_errors():
+    params = {"w": jnp.zeros(5000), "bg": 1.0}
+    chi2, held = jnp.array(5.0), (False, True)
+    text = str(fit_result(result_of(params), None, chi2=chi2, num_residuals=9000, held=held[::-1]))
+    assert "no standard errors, for there is no covariance: it is formed for at most 4000" in text
+    assert "and 5000 were fitted. Hold leaves with fixed=" in text
+    assert "correlations" not in text
+    assert "singular" not in text
 
 
 def test_a_failure_is_seen():

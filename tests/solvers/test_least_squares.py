@@ -12,6 +12,7 @@ import pytest
 import scipy.optimize
 
 import hesskit
+from hesskit.core.residuals import FLOOR
 from hesskit.core.status import Status
 from hesskit.solvers.least_squares import least_squares
 from tests.solvers.test_minimize import compilations
@@ -72,6 +73,25 @@ def test_agrees_with_scipy_and_its_errors(x64):
     np.testing.assert_allclose(
         flat(result.standard_errors), np.sqrt(np.diag(covariance)), rtol=1e-5
     )
+
+
+def test_the_unit_of_the_residuals_changes_nothing(x64):
+    """With noise and without: the same path, the same errors."""
+    far = 2.0**40 if x64 else 2.0**20
+    exact = 3.0 * np.exp(-0.8 * T) + 0.5
+    for y in (Y, exact):
+        sigmas = [jnp.asarray(s, jnp.result_type(float)) for s in (1.0, far, 1 / far)]
+        one, *others = [fit(y=y, sigma=sigma) for sigma in sigmas]
+        assert one.success
+        for other in others:
+            assert other.success
+            assert other.status == one.status
+            assert other.num_values == one.num_values
+            np.testing.assert_allclose(flat(other.params), flat(one.params), rtol=1e-6)
+            if y is Y:
+                np.testing.assert_allclose(
+                    flat(other.standard_errors), flat(one.standard_errors), rtol=1e-4
+                )
 
 
 @pytest.mark.parametrize("optimizer", [hesskit.gauss_newton(), hesskit.trust_region()])
@@ -160,6 +180,20 @@ def test_vmap_over_data_under_jit_is_one_by_one(float64):
 # Held and bounded.
 
 
+def test_a_held_leaf_with_bounds_by_selector(float64):
+    options = {"bounds": {"c": (0.0, 1.0), "k": (0.0, 0.6)}, "start": {**START, "c": 1.0}}
+    result = fit(fixed=lambda path, leaf: path == "c", history="params", **options)
+    assert result.fixed == (False, True, False)
+    assert list(result.at_bound) == [False, False, True]
+    assert result.standard_errors["c"] == 0
+    assert np.isnan(result.standard_errors["k"])
+    assert result.dof == 29
+    path = result.history.params
+    np.testing.assert_array_equal(path["c"], 1.0)
+    assert np.all(path["k"] <= 0.6)
+    np.testing.assert_array_equal(path["a"][-1], result.params["a"])
+
+
 def test_fixed(float64):
     result = fit(fixed="c", start={**START, "c": 0.4})
     assert result.params["c"] == 0.4
@@ -186,6 +220,43 @@ def test_an_active_bound(float64):
 
 
 # Residuals of every make.
+
+
+class Series:
+    """What a table of another library gives: an array by `__array__`, with a dtype."""
+
+    def __init__(self, data):
+        self.data, self.dtype = np.asarray(data), np.asarray(data).dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.data, dtype)
+
+
+def test_series_of_another_library(float64):
+    result = least_squares(
+        decay, START, args=(Series(T), {"y": Series(Y)}["y"]), sigma=Series(1 + T)
+    )
+    np.testing.assert_allclose(flat(result.params), flat(fit(sigma=1 + T).params), rtol=1e-10)
+
+
+def test_lists_single_numbers_and_empty_leaves(float64):
+    def residual(p, t, y):
+        r = decay(p, t, y)
+        return [r[:29], {"last": r[29], "none": r[:0], "constant": 3.0}]
+
+    result, whole = least_squares(residual, START, args=(T, Y)), fit()
+    np.testing.assert_allclose(flat(result.params), flat(whole.params), rtol=1e-8)
+    np.testing.assert_allclose(result.chi2, whole.chi2 + 9, rtol=1e-10)
+    assert result.dof == whole.dof + 1
+    assert jax.tree.map(float, result.aux["terms"])[1]["none"] == 0
+
+
+def test_residuals_whose_squares_vanish_are_no_success():
+    result = least_squares(lambda p: 1e-25 * (p - jnp.arange(3.0)), jnp.zeros(3))
+    assert result.value == 0
+    assert not result.success
+    assert status(result) == Status.ROUNDOFF_LIMITED
+    assert least_squares(lambda p: p - jnp.arange(3.0), jnp.zeros(3)).success
 
 
 def test_residuals_as_a_pytree_and_sigma_as_its_prefix(float64):
@@ -231,6 +302,84 @@ def test_fewer_residuals_than_parameters(float64):
     assert np.all(np.isnan(flat(result.standard_errors)))
 
 
+# Errors.
+
+
+def test_the_sandwich_of_a_straight_line_is_hc0(float64):
+    x = np.stack([np.ones(30), T], axis=1)
+    result = least_squares(
+        lambda p, x, y: x @ p - y, jnp.zeros(2), args=(x, Y), covariance="sandwich"
+    )
+    bread = np.linalg.inv(x.T @ x)
+    e = Y - x @ (bread @ x.T @ Y)
+    np.testing.assert_allclose(result.covariance, bread @ (x.T * e**2) @ x @ bread, rtol=1e-9)
+    assert "sandwich" in str(result)
+
+
+@pytest.mark.parametrize("sigma", [None, np.linspace(0.05, 0.2, 30)])
+def test_the_sandwich_of_a_robust_fit(sigma, float64):
+    """Huber (1967): bread from psi', meat from psi^2, at the answer; sigma changes nothing else."""
+    result = fit(TRUTH, WILD, loss="huber", scale=0.1, sigma=sigma, covariance="sandwich")
+    a, _, k = flat(result.params)
+    size = np.ones(30) if sigma is None else sigma
+    u = plain(flat(result.params), WILD) / size
+    outside = np.abs(u) > 0.1
+    psi = np.where(outside, 0.1 * np.sign(u), u)
+    slope = np.where(outside, FLOOR * 0.1 / np.maximum(np.abs(u), 0.1), 1.0)
+    rows = np.stack([np.exp(-k * T), np.ones(30), -a * T * np.exp(-k * T)], axis=1) / size[:, None]
+    bread = np.linalg.inv((rows.T * slope) @ rows)
+    expected = bread @ (rows.T * psi**2) @ rows @ bread
+    assert outside.any()
+    np.testing.assert_allclose(result.covariance, expected, rtol=1e-6)
+    scaled = fit(TRUTH, WILD, loss="huber", scale=0.05, sigma=2 * size, covariance="sandwich")
+    np.testing.assert_allclose(scaled.covariance, expected, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_sandwich_is_the_scatter_of_fits_to_uneven_noise(float64):
+    x = np.stack([np.ones(200), np.linspace(0, 1, 200)], axis=1)
+    ys = x @ [1.0, 2.0] + x[:, 1] ** 2 * np.random.default_rng(0).normal(size=(2000, 200))
+    run = lambda how: jax.vmap(
+        lambda y: least_squares(
+            lambda p, x, y: x @ p - y, jnp.zeros(2), args=(x, y), covariance=how
+        )
+    )(ys)
+    found = run("sandwich")
+    scatter = np.std(found.params, axis=0)
+    np.testing.assert_allclose(np.mean(found.standard_errors, axis=0), scatter, rtol=0.05)
+    naive = np.mean(run("gauss_newton").standard_errors, axis=0)
+    assert np.max(np.abs(naive / scatter - 1)) > 0.2
+
+
+def test_a_held_leaf_may_be_large(float64):
+    """Its columns are not formed: (30, 100_003) would be seen in memory, (n, n) would fail."""
+
+    def residual(p, t, y):
+        return decay(p, t, y) + p["net"][:30]
+
+    start = {**START, "net": jnp.zeros(100_000)}
+    result = least_squares(residual, start, args=(T, Y), fixed="net")
+    alone = fit()
+    np.testing.assert_allclose(result.standard_errors["k"], alone.standard_errors["k"], rtol=1e-8)
+    np.testing.assert_allclose(result.block("a", "k"), alone.block("a", "k"), rtol=1e-6)
+    assert result.dof == alone.dof
+    band = result.derived(lambda p: p["a"] * p["k"])
+    np.testing.assert_allclose(
+        band.standard_error, alone.derived(lambda p: p["a"] * p["k"]).standard_error, rtol=1e-8
+    )
+
+
+def test_of_very_many_parameters_there_is_no_covariance():
+    n = 20_000
+    result = least_squares(lambda p: p - jnp.arange(n) / n, jnp.zeros(n))
+    assert result.success
+    assert jnp.isnan(result.standard_errors).all()
+    assert result.dof == 0
+    assert "it is formed for at most 4000 entries, and 20000 were fitted" in str(result)
+    with pytest.raises(ValueError, match="no covariance"):
+        assert result.covariance
+
+
 # Bad calls.
 
 
@@ -239,6 +388,11 @@ def test_fewer_residuals_than_parameters(float64):
     [
         (lambda: least_squares(1.0, START), TypeError, "residual_fn must be a function of params"),
         (lambda: fit(loss="l1"), ValueError, "loss must be one of 'linear', 'huber', 'soft_l1'"),
+        (
+            lambda: fit(covariance="hc3"),
+            ValueError,
+            "covariance must be one of 'gauss_newton', 'sandwich'; got 'hc3'",
+        ),
         (lambda: fit(scale=0.0), ValueError, "scale must lie in (0, inf)"),
         (lambda: fit(bounds={"k": (0.5, 1.0)}), ValueError, "start k = 0.3 is outside its bounds"),
         (lambda: fit(sigma=np.ones(7)), ValueError, "sigma has shape (7,), the residuals (30,)"),

@@ -15,7 +15,8 @@ LIMITS = {"tolerance": 1e-6, "ftol": 0.0, "xtol": 0.0, "max_steps": 20}
 def scripted(codes: dict[int, Status], accepted: bool = True) -> driver.Driver:
     """Step k is at x = 2^-k with value 1 + x, and reports the status given for it."""
 
-    def advance(step):
+    def advance(step, looking):
+        del looking
         x = jnp.exp2(-step.astype("float32"))
         point = Point(x, 1 + x, x)
         code = jnp.zeros((), jnp.int32)

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from hesskit.core.residuals import least_squares_loss
 from hesskit.core.status import TOLERANCES, Status
+from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result, count_statuses
+from hesskit.transforms.levenberg_marquardt import levenberg_marquardt
 
 
 def result_of(status: int, *, stationary: bool = True, value: float = 1.5) -> Result:
@@ -55,6 +58,19 @@ def test_message_and_print():
         result_of(Status.ROUNDOFF_LIMITED), params={"w": jnp.ones(2, "bfloat16")}
     )
     assert "bfloat16" in wide.message
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_the_message_of_a_fit_is_true_in_any_unit(unit):
+    """|g| goes with the square of the unit of the residuals, and the fit ends all the same."""
+    noisy = jnp.array([0.9, 2.1, 2.9])
+    loss = least_squares_loss(lambda p: unit * (jnp.exp(p) * jnp.arange(1.0, 4.0) - noisy))
+    result = minimize(loss, jnp.array(1.0), levenberg_marquardt())
+    assert result.status == Status.GRADIENT_TOL
+    is_small = bool(result.grad_norm <= jnp.finfo(jnp.float32).eps ** (2 / 3))
+    assert is_small == (unit < 1)
+    assert ("orthogonal to the Jacobian" in result.message) == (not is_small)
+    assert (f"gradient norm {result.grad_norm:.1e} is zero to gtol" in result.message) == is_small
 
 
 def test_a_batch_is_counted():

