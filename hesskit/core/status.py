@@ -50,8 +50,8 @@ SENTENCES = {
     "if this is a log-density, minimize its negative",
     Status.SADDLE: "gradient is zero but the Hessian has a negative eigenvalue: this is a saddle "
     "or a maximum. trust_region, cubic_newton, newton_cg and saddle_free_newton leave such points.",
-    Status.SINGULAR: "the Hessian is singular and the plain Newton step does not exist; use "
-    "trust_region, or newton with a modification",
+    Status.SINGULAR: "the Hessian is singular or not finite, and the plain Newton step does not "
+    "exist; use trust_region, or newton with a modification",
     Status.USER_STOP: "stopped by the callback after {num_steps} steps; gradient norm "
     "{grad_norm:.1e}",
 }

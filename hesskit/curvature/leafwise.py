@@ -47,9 +47,9 @@ class Side(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """The state of the preconditioner: one pair (rows, columns) for each leaf."""
+    """The state of the preconditioner."""
 
-    sides: tuple[tuple[Side, Side], ...]
+    sides: Params  # a pair (rows, columns) of `Side` in the place of each leaf
     num: Array  # (), int32, products that the means hold
 
 
@@ -75,6 +75,15 @@ def _dot(x: Array, y: Array, like: Array | None = None) -> Array:
     )
 
 
+def _everywhere(x: Array) -> Array:
+    """`x` with a copy on each device, also where the compiler decides."""
+    mesh = jax.typeof(x).sharding.mesh
+    if mesh.empty:
+        return x
+    whole = jax.sharding.NamedSharding(mesh, jax.P())
+    return jax.lax.with_sharding_constraint(x, whole)
+
+
 def _empty(k: int, dense: bool, dtype: jnp.dtype) -> Side:
     return Side(jnp.zeros((k,), dtype), jnp.eye(k, dtype=dtype) if dense else None)
 
@@ -86,8 +95,7 @@ def _init(params: Params, *, decay: float, max_dim: int) -> Factors:
         dense = a <= min(max_dim, samples * b), b <= min(max_dim, samples * a)
         return _empty(a, dense[0], dtype), _empty(b, dense[1], dtype)
 
-    sides = tuple(pair(leaf) for leaf in jax.tree.leaves(params))
-    return Factors(sides, jnp.zeros((), jnp.int32))
+    return Factors(jax.tree.map(pair, params), jnp.zeros((), jnp.int32))
 
 
 def _averaged(side: Side, m: Array, weight: Array) -> Side:
@@ -95,11 +103,11 @@ def _averaged(side: Side, m: Array, weight: Array) -> Side:
     keep = 1 - weight
     if side.vectors is None:
         new = layout.gathered(jnp.sum(m * m, axis=1))
-        return Side(keep * side.values + weight * new, None)
+        return Side(_everywhere(keep * side.values + weight * new), None)
     old = _dot(side.vectors * side.values[None, :], side.vectors.T)
     mean = keep * old + weight * _dot(m, m.T)
     values, vectors = jnp.linalg.eigh((mean + mean.T) / 2)
-    return Side(jnp.maximum(values, 0), vectors)
+    return Side(_everywhere(jnp.maximum(values, 0)), _everywhere(vectors))
 
 
 def _update(state: Factors, product: Product, params: Params, *, decay: float) -> Factors:
@@ -109,12 +117,14 @@ def _update(state: Factors, product: Product, params: Params, *, decay: float) -
     num = state.num + 1
     weight = jnp.maximum(1 / num, 1 - decay)
     fine = tree.all_finite(found)
-    sides = []
-    for (rows, columns), leaf in zip(state.sides, jax.tree.leaves(found), strict=True):
+
+    def averaged(leaf: Array, pair: tuple[Side, Side]) -> tuple[Side, Side]:
         m = jnp.where(fine, _matrix(leaf), 0)
         w = weight.astype(m.dtype)
-        sides.append((_averaged(rows, m, w), _averaged(columns, m.T, w)))
-    return tree.where(fine, Factors(tuple(sides), num), state)
+        return _averaged(pair[0], m, w), _averaged(pair[1], m.T, w)
+
+    sides = jax.tree.map(averaged, found, state.sides)
+    return tree.where(fine, Factors(sides, num), state)
 
 
 def _roots(pair: tuple[Side, Side], damping: Array) -> tuple[Array, Array]:
@@ -148,9 +158,7 @@ def _solved(pair: tuple[Side, Side], leaf: Array, damping: Array) -> Array:
 
 
 def _apply(state: Factors, vector: Params, damping: Array) -> Params:
-    leaves, structure = jax.tree.flatten(vector)
-    solved = [_solved(pair, leaf, damping) for pair, leaf in zip(state.sides, leaves, strict=True)]
-    return jax.tree.unflatten(structure, solved)
+    return jax.tree.map(lambda leaf, pair: _solved(pair, leaf, damping), vector, state.sides)
 
 
 @functools.cache

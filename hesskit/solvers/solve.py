@@ -32,7 +32,7 @@ ESCAPE_PRODUCTS = 20
 
 def _negative_curvature(
     fn: Callable[[Params], Any], params: Params, box: Bounds | None, wanted: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Whether there is negative curvature at `params`, on its face, and what it cost.
 
     By all eigenvalues of a Hessian of few entries, else as far as Lanczos sees.
@@ -44,11 +44,12 @@ def _negative_curvature(
       wanted: whether to look, () bool.
 
     Returns:
-      Whether it was found, () bool, and the number of products, () int32.
+      Whether it was found, () bool, whether the Hessian is finite, () bool, and the number of
+      products, () int32.
     """
     n = tree.size(params)
 
-    def look() -> tuple[Array, Array]:
+    def look() -> tuple[Array, Array, Array]:
         here = linearized(fn, params, has_aux=True)
         product = here.product
         assert product is not None
@@ -57,11 +58,12 @@ def _negative_curvature(
         if n <= ESCAPE_PRODUCTS:
             w = jnp.linalg.eigvalsh(dense(product, params), symmetrize_input=False)
             negative = is_negative(w[0], jnp.max(jnp.abs(w)), tree.coarsest_eps(params))
-            return negative, jnp.full((), n, jnp.int32)
+            return negative, jnp.all(jnp.isfinite(w)), jnp.full((), n, jnp.int32)
         found = escape(product, params, num_steps=ESCAPE_PRODUCTS)
-        return found.negative, found.num_products.astype(jnp.int32)
+        return found.negative, found.finite, found.num_products.astype(jnp.int32)
 
-    return tree.while_once(wanted, look, (jnp.array(False), jnp.zeros((), jnp.int32)))
+    nothing = (jnp.array(False), jnp.array(True), jnp.zeros((), jnp.int32))
+    return tree.while_once(wanted, look, nothing)
 
 
 def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
@@ -159,8 +161,10 @@ def solve(
     small = is_small(best.grad_norm, tree.coarsest_eps(point))
     if static.check == "second_order" and not (run is not None and run.leaves_saddles):
         ends = jnp.isin(status, jnp.array(TOLERANCES, status.dtype))
-        found, spent = _negative_curvature(fn, best.params, box, ends & (at_rest | small))
-        status = jnp.where(found, Status.SADDLE, status).astype(jnp.int32)
+        wanted = ends & (at_rest | small)
+        found, finite, spent = _negative_curvature(fn, best.params, box, wanted)
+        status = jnp.where(finite, jnp.where(found, Status.SADDLE, status), Status.SINGULAR)
+        status = status.astype(jnp.int32)
         indefinite, num_products = indefinite | found, num_products + spent
     if history is not None and history.params is not None:
         history = history._replace(params=jax.vmap(present)(history.params))

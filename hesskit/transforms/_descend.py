@@ -109,7 +109,7 @@ def _run(line: Line, state: State, call: Call, coarse: float, linked: Array | bo
         )
 
     # A search that finds nothing forgets the pairs, so that the next update goes along -grad; a
-    # direction that was given is not forgotten, and -grad is tried at once. 1: the best point again.
+    # direction that was given is not forgotten, and -grad is tried at once. 1: the best point.
     most = (2 if line.given else 1) * line.rules.max_trials + 1
     start = _Loop(state, jnp.zeros((), jnp.int32), (state.info.status == 0) & ~_rests(state))
     return jax.lax.while_loop(lambda loop: loop.going & (loop.num < most), body, start)

@@ -59,8 +59,8 @@ def levenberg_marquardt(
         two while min(m, n) <= 500; in a loop of updates m is not known beforehand, and n counts.
       geodesic: whether half the geodesic acceleration is added to each step for which it is short:
         the second order of the residuals along it, for one second derivative a point. In long
-        curved valleys that saves most of the steps, elsewhere little: GEODESIC_NUMBERS. Not with
-        bounds, nor "cg".
+        curved valleys it saves steps (Rosenbrock 15 to 10 evaluations, Meyer 81 to 24), elsewhere
+        little, and from far starts it loses a few fits. Not with bounds, nor "cg".
       bounds: `(lower, upper)`, prefix trees of params, or `{"path": (lower, upper)}`; None or inf
         means none. Steps are minimizers on the faces of the box. The start must be inside.
       has_aux: ignored: a structured objective says itself whether it has an aux.

@@ -59,8 +59,8 @@ def test_the_last_look_keeps_to_the_face():
 
     @jax.jit
     def look(point, wanted):
-        inside, _ = _negative_curvature(fn, point, None, wanted)
-        on_face, spent = _negative_curvature(fn, point, box, wanted)
+        inside, *_ = _negative_curvature(fn, point, None, wanted)
+        on_face, _, spent = _negative_curvature(fn, point, box, wanted)
         return inside, on_face, spent
 
     for point, expected in (([0.0, 0.5], (True, True)), ([0.0, 1.0], (True, False))):
@@ -82,10 +82,21 @@ def test_the_last_look_is_at_all_eigenvalues_or_by_lanczos(n):
     )
     rest = np.linspace(1.0, 2.0, n - 1)
     for lowest, expected in ((-1.0, True), (-1e-8, n == 1), (1.0, False)):
-        found, spent = look(jnp.asarray([*rest, lowest], "float32"))
+        found, finite, spent = look(jnp.asarray([*rest, lowest], "float32"))
         assert bool(found) is expected
+        assert finite
         assert 0 < spent <= ESCAPE_PRODUCTS
         assert n > ESCAPE_PRODUCTS or spent == n
+
+
+@pytest.mark.parametrize("n", [2, ESCAPE_PRODUCTS + 5])
+def test_a_hessian_that_is_not_finite_at_a_zero_gradient_is_no_success(n):
+    """The second derivative of |x|^1.5 at 0 is not a number of floats."""
+    result = hesskit.minimize(
+        lambda p: jnp.sum(jnp.abs(p) ** 1.5 + 0 * p), jnp.zeros(n), hesskit.lbfgs()
+    )
+    assert Status(int(result.status)) == Status.SINGULAR
+    assert not result.success
 
 
 def test_least_squares_on_a_saddle_says_so():
