@@ -25,24 +25,25 @@ class Method(NamedTuple):
 
     begin: Callable[[Any, Any], Any]
     advance: Callable[[Any, Any, int], Any]
-    params: Callable[[Any], Any]
+    stopped: Callable[[Any], bool] = lambda carry: False
+
+    @staticmethod
+    def params(carry: Any) -> Any:
+        """Params come first in every carry."""
+        return carry[0]
 
 
 Make = Callable[[Problem, Callable], Method]
 
 
-def _first(carry: Any) -> Any:
-    return carry[0]
-
-
 def _looped(begin: Callable, step: Callable) -> Method:
-    """`step(carry, points) -> carry` in one compiled loop; params come first in the carry."""
+    """`step(carry, points) -> carry` in one compiled loop."""
 
     @jax.jit
     def advance(carry, points, num_steps):
         return jax.lax.fori_loop(0, num_steps, lambda _, carry: step(carry, points), carry)
 
-    return Method(begin, advance, _first)
+    return Method(begin, advance)
 
 
 def solver(optimizer: Any) -> Make:
@@ -50,7 +51,7 @@ def solver(optimizer: Any) -> Make:
 
     def make(problem: Problem, loss: Callable) -> Method:
         def advance(carry, points, num_steps):
-            params, state = carry
+            params, state, _ = carry
             result = hesskit.minimize(
                 loss,
                 params,
@@ -61,9 +62,11 @@ def solver(optimizer: Any) -> Make:
                 gtol=0.0,
                 check="first_order",
             )
-            return result.params, result.state
+            return result.params, result.state, result.status
 
-        return Method(lambda params, points: (params, None), advance, _first)
+        going = (None, hesskit.Status.MAX_STEPS)
+        stopped = lambda carry: int(carry[2]) != hesskit.Status.MAX_STEPS
+        return Method(lambda params, points: (params, *going), advance, stopped)
 
     return make
 
@@ -98,24 +101,27 @@ def optax_lbfgs(problem: Problem, loss: Callable) -> Method:
     return _looped(lambda params, points: (params, optimizer.init(params)), step)
 
 
-def stepped(make_solver: Callable[[], Any], *, of_vector: bool, options: dict[str, Any]) -> Make:
+def stepped(make_solver: Callable[[], Any], *, of_vector: bool) -> Make:
     """optimistix, by its documented `init` and `step`."""
 
     def make(problem: Problem, loss: Callable) -> Method:
         method = make_solver()
         fn = lambda params, points: ((problem.vector if of_vector else loss)(params, points), None)
-        rest = []
+        static, options = [], {}
 
         def begin(params, points):
             shape = jax.eval_shape(fn, params, points)[0]
+            if of_vector:  # the Jacobian by rows or columns, whichever are fewer
+                num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+                options["jac"] = "bwd" if shape.size < num_params else "fwd"
             state = method.init(fn, params, points, options, shape, None, frozenset())
-            state, static = eqx.partition(state, eqx.is_array)
-            rest[:] = [static]
+            state, rest = eqx.partition(state, eqx.is_array)
+            static[:] = static or [rest]
             return params, state
 
         def step(carry, points):
             params, state = carry
-            state = eqx.combine(state, rest[0])
+            state = eqx.combine(state, static[0])
             params, state, _ = method.step(fn, params, points, options, state, frozenset())
             return params, eqx.filter(state, eqx.is_array)
 
@@ -124,26 +130,24 @@ def stepped(make_solver: Callable[[], Any], *, of_vector: bool, options: dict[st
     return make
 
 
-def damping(count: jax.Array) -> jax.Array:
-    """That of natural_gradient, which compares nothing: a tenth every ten updates, down to 1e-4.
-
-    A tenth every seven updates from 10 diverged from one start of three; down to 1e-7, values jump.
-    """
-    return optax.exponential_decay(30.0, 10, 0.1, end_value=1e-4)(count)
+def natural_gradient(problem: Problem, loss: Callable) -> Method:
+    """It compares nothing, so its damping falls as slowly as the problem asks for."""
+    first, tenth, least = problem.damping
+    damping = optax.exponential_decay(first, tenth, 0.1, end_value=least)
+    return updates(hesskit.natural_gradient(1.0, damping=damping))(problem, loss)
 
 
 METHODS: dict[str, Make] = {
     "levenberg_marquardt": solver(hesskit.levenberg_marquardt()),
-    "natural_gradient": updates(hesskit.natural_gradient(1.0, damping=damping)),
+    "natural_gradient": natural_gradient,
     "ssbroyden": solver(hesskit.ssbroyden()),
     **{
         f"optax.adam({rate:g})": updates(optax.with_extra_args_support(optax.adam(rate)))
         for rate in RATES
     },
     "optax.lbfgs": optax_lbfgs,
-    "optimistix.BFGS": stepped(lambda: optimistix.BFGS(1e-12, 1e-12), of_vector=False, options={}),
-    # jac="bwd": a pass for each of the residuals, which are fewer than the parameters.
+    "optimistix.BFGS": stepped(lambda: optimistix.BFGS(1e-12, 1e-12), of_vector=False),
     "optimistix.LevenbergMarquardt": stepped(
-        lambda: optimistix.LevenbergMarquardt(1e-12, 1e-12), of_vector=True, options={"jac": "bwd"}
+        lambda: optimistix.LevenbergMarquardt(1e-12, 1e-12), of_vector=True
     ),
 }

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.closed_form import Loss, kept, one_array
-from hesskit.core.structured import Scores
+from hesskit.core.structured import Scores, row_dot
 from hesskit.core.types import Array
 
 
@@ -82,4 +82,4 @@ def _centered(z: Array, v: Array) -> tuple[Array, Array]:
     p, v = jax.nn.softmax(z), v.astype(z.dtype)
     # Less that of the likeliest class: p.v then has no cancellation where p is nearly 1.
     v = v - jnp.take_along_axis(v, jnp.argmax(z, axis=-1, keepdims=True), axis=-1)
-    return p, v - jnp.sum(p * v, axis=-1, keepdims=True)
+    return p, v - row_dot(p, v)[..., None]

@@ -129,9 +129,16 @@ def by_scores(
     return outer._replace(hessian_product=hessian_product, whiten=whiten, residual=residual)
 
 
+def row_dot(x: Array, y: Array) -> Array:
+    """The inner products along the last axis, (...), for x and y (..., k)."""
+    # As a product and a sum, XLA 0.10 on CPU compiles it wrongly where one of both is mapped.
+    return jnp.einsum("...k,...k->...", x, y, precision=jax.lax.Precision.HIGHEST)
+
+
 def _by_example(u: Array, v: Array, root: Array) -> Array:
     """The inner products u_i.v_i."""
-    return jnp.sum(u * v.astype(u.dtype), axis=tuple(range(root.ndim, u.ndim)))
+    shape = (*root.shape, -1)
+    return row_dot(u.reshape(shape), v.astype(u.dtype).reshape(shape))
 
 
 def _leading(w: Array, like: Array) -> Array:

@@ -69,6 +69,10 @@ def _write(rows: Params, x: Params, index: Array | int) -> Params:
     return jax.tree.map(lambda a, b: put(a, b.astype(a.dtype), index, 0), rows, x)
 
 
+def _q(b: Params, x: Params, r: Params) -> Array:
+    return -tree.vdot(x, tree.add(b, r)) / 2
+
+
 def cg_path(
     product: Product,
     b: Params,
@@ -102,15 +106,10 @@ def cg_path(
     """
     places = jnp.asarray(marks(max_products), jnp.int32)
 
-    def solve(r: Params) -> Params:
-        return r if precondition is None else precondition(r)
-
-    def q(x: Params, r: Params) -> Array:
-        return -tree.vdot(x, tree.add(b, r)) / 2
-
+    solve = (lambda r: r) if precondition is None else precondition
     r = tree.sub(b, product(x0))
     z = solve(r)
-    first = q(x0, r)
+    first = _q(b, x0, r)
     history = jnp.zeros((max_products + 1,), first.dtype).at[0].set(first)
     start = empty(b, max_products)
     path = Path(
@@ -138,7 +137,7 @@ def cg_path(
             slot + 1,
             i,
         )
-        history = carry.history.at[i].set(q(x, r))
+        history = carry.history.at[i].set(_q(b, x, r))
         k = jnp.maximum(10, i // 10)
         gain = history[jnp.maximum(i - k, 0)] - history[i]
         least = -PROGRESS * k.astype(gain.dtype) * history[i]

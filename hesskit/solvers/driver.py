@@ -87,6 +87,18 @@ class _Machine(NamedTuple):
     aux: Any
 
 
+def _to_look(state: State, tolerance: Array, looking: Array) -> State:
+    """The state at whose tolerance the kept point is at rest, so that its model is made anew."""
+    rest = jnp.maximum(tolerance, state.info.grad_norm)
+    status = jnp.where(looking, Status.RUNNING, state.info.status).astype(jnp.int32)
+    return state._replace(
+        info=state.info._replace(status=status),
+        fresh=state.fresh | looking,
+        modeled=state.modeled & ~looking,
+        tolerance=jnp.where(looking, rest, tolerance),
+    )
+
+
 def machine(run: Method, problem: Problem) -> Driver:
     """Runs a `Method`: one evaluation a step, one copy of the objective in the program."""
 
@@ -110,15 +122,7 @@ def machine(run: Method, problem: Problem) -> Driver:
     def advance(carry: _Machine, looking: Array | bool = False) -> tuple[_Machine, Report]:
         before = carry.state
         if run.looks_at_rest:
-            # At this tolerance the kept point is at rest, and the model is made anew to look.
-            rest = jnp.maximum(problem.tolerance, before.info.grad_norm)
-            status = jnp.where(looking, Status.RUNNING, before.info.status)
-            before = before._replace(
-                info=before.info._replace(status=status.astype(jnp.int32)),
-                fresh=before.fresh | looking,
-                modeled=before.modeled & ~jnp.asarray(looking),
-                tolerance=jnp.where(looking, rest, problem.tolerance),
-            )
+            before = _to_look(before, problem.tolerance, jnp.asarray(looking))
         assert before.step is not None
         evaluation = run.evaluate(problem.fn, run.ask(before), has_aux=True)
         state = run.tell(before, evaluation)

@@ -152,16 +152,14 @@ def solve(
     if run is not None:
         engine = driver.machine(run, problem)
     else:
-        extended = optax.with_extra_args_support(static.optimizer)
-        engine = driver.updated(extended, problem, free)
+        engine = driver.updated(optax.with_extra_args_support(static.optimizer), problem, free)
     carry, blank = _begin(engine, point, state), driver.blank(point, aux)
     out = loop.run(engine, carry, static, limits, empty=blank, present=present)
     report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
     at_rest, indefinite, history = report.at_rest, report.indefinite, out.history
     small = is_small(best.grad_norm, tree.coarsest_eps(point))
     if static.check == "second_order" and not (run is not None and run.leaves_saddles):
-        ends = jnp.isin(status, jnp.array(TOLERANCES, status.dtype))
-        wanted = ends & (at_rest | small)
+        wanted = jnp.isin(status, jnp.array(TOLERANCES, status.dtype)) & (at_rest | small)
         found, finite, spent = _negative_curvature(fn, best.params, box, wanted)
         status = jnp.where(finite, jnp.where(found, Status.SADDLE, status), Status.SINGULAR)
         status = status.astype(jnp.int32)

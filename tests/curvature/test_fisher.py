@@ -231,3 +231,15 @@ def test_one_program_serves_all_points_and_keys(float64):
 def test_words(make, error, words):
     with pytest.raises(error, match=words):
         make(lambda fn, **k: hesskit.fisher_operator(fn, jnp.ones(2), **k).dense())
+
+
+@pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
+def test_mapped_products_are_those_one_by_one(kind):
+    """With 500 examples of 10 classes, as many as XLA of jax 0.10 compiles into one kernel."""
+    x, p = jax.random.normal(jax.random.key(0), (500, 3)), jnp.ones((3, 10)) / 3
+    loss = hesskit.composite(losses.softmax_cross_entropy(), lambda p, x: x @ p)
+    key = 0 if kind == "sampled" else None
+    op = hesskit.fisher_operator(loss, p, args=(x, jnp.arange(500) % 10), kind=kind, key=key)
+    v = jax.random.normal(jax.random.key(1), (8, 3, 10))
+    mapped = jax.jit(jax.vmap(lambda u: op @ u))(v)
+    np.testing.assert_allclose(mapped, jnp.stack([op @ u for u in v]), atol=1e-6)
