@@ -22,6 +22,7 @@ NAMES = (
     "least_squares",
     "classifier",
     "vmc",
+    "pinn",
     "autoencoder",
     "dispatch",
     "dense_limit",

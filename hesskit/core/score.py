@@ -52,29 +52,29 @@ class Expectation(ByParts):
         z = tree.widen(z)
         return z, jax.lax.stop_gradient(f.astype(z.dtype))
 
-    def _centre(self, v: Array) -> Array:
+    def _center(self, v: Array) -> Array:
         return v - jnp.mean(v) if self.centered else v
 
     def __call__(self, log_probs: Any, local_values: Any) -> Array:
         """The mean of f, ()."""
         z, f = self._at(log_probs, local_values)
-        score = jnp.mean(self._centre(f) * z)
+        score = jnp.mean(self._center(f) * z)
         return jnp.mean(f) + score - jax.lax.stop_gradient(score)
 
     def hessian_product(self, log_probs: Any, v: Any, local_values: Any) -> Array:
         """The covariance in place of a Hessian."""
         z, _ = self._at(log_probs, local_values)
-        return (self._centre(v.astype(z.dtype)) / z.size).astype(v.dtype)
+        return (self._center(v.astype(z.dtype)) / z.size).astype(v.dtype)
 
     def whiten(self, log_probs: Any, v: Any, local_values: Any) -> Array:
         """Its root."""
         z, _ = self._at(log_probs, local_values)
-        return self._centre(v.astype(z.dtype)) / jnp.sqrt(jnp.asarray(z.size, z.dtype))
+        return self._center(v.astype(z.dtype)) / jnp.sqrt(jnp.asarray(z.size, z.dtype))
 
     def residual(self, log_probs: Any, local_values: Any) -> Array:
         """(f - mean f) / sqrt(N)."""
         z, f = self._at(log_probs, local_values)
-        return self._centre(f) / jnp.sqrt(jnp.asarray(z.size, z.dtype))
+        return self._center(f) / jnp.sqrt(jnp.asarray(z.size, z.dtype))
 
     def scores(self, log_probs: Any, local_values: Any, *, key: Any = None) -> Scores:
         """1 / sqrt(N): the samples are of the model's distribution already."""

@@ -107,7 +107,7 @@ def by_scores(
       An `Outer` whose `whiten` has one entry for each example.
     """
 
-    def centre(w: Any, root: Any) -> Any:
+    def center(w: Any, root: Any) -> Any:
         if not centered:
             return w
         total = tree.vdot(root, root)
@@ -115,7 +115,7 @@ def by_scores(
 
     def whiten(outputs: Any, v: Any) -> Any:
         u, root = scores(outputs)
-        return centre(jax.tree.map(_by_example, u, v, root), root)
+        return center(jax.tree.map(_by_example, u, v, root), root)
 
     def hessian_product(outputs: Any, v: Any) -> Any:
         u, _ = scores(outputs)

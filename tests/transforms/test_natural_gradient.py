@@ -63,7 +63,7 @@ def test_the_norm_constraint_bounds_the_square_of_the_length(float64):
     assert hesskit.last_info(state).step_norm == pytest.approx(1e-2)
 
 
-def test_reparametrization_hardly_changes_the_path():
+def test_a_change_of_units_hardly_changes_the_path():
     """What a natural gradient is for: 30 updates of a badly scaled logistic regression."""
     scale = jnp.array([1.0, 100.0, 1.0])
     x = jnp.asarray(X, "float32")
