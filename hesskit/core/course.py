@@ -19,9 +19,7 @@ class Line(NamedTuple):
       empty: `params -> (history, table)`: what only `learn` writes, and the small rest, a
         NamedTuple with a field `num_pairs`, () int32.
       learn: `(history, table, pair, kept) -> (history, table)`; nothing changes unless `kept`.
-      direct: `(history, table, rhs, linked) -> (table, direction)`; -rhs where there are no pairs.
-        `linked` says that rhs is the gradient after the last step, and the one before was the
-        last rhs.
+      direct: `(history, table, rhs) -> (table, direction)`; -rhs where there are no pairs.
       rules: the constants of the line search.
       longest: the length that may not be passed.
       shortened: the first step along -g is no longer than 1.

@@ -178,14 +178,12 @@ def measure(line: Line, state: State, evaluation: Evaluation, coarse: float = 0.
     )
 
 
-def _turn(
-    line: Line, state: State, rhs: Params, linked: Array | bool
-) -> tuple[Any, Params, LineSearch]:
+def _turn(line: Line, state: State, rhs: Params) -> tuple[Any, Params, LineSearch]:
     """The next direction, and the search along it, whose first trial will tell the slope."""
     course, norm = state.model, state.info.grad_norm
     if line.bounds is not None:
         return _turn_in_box(line, state)
-    table, direction = line.direct(course.history, course.table, rhs, linked)
+    table, direction = line.direct(course.history, course.table, rhs)
     direction = tree.cast_like(direction, state.grad)
     direction = tree.where(course.steepest, tree.negative(state.grad), direction)
     # Without pairs it has no scale: made about 1 long, it keeps g.d within the dtype.
@@ -210,28 +208,12 @@ def _turn_in_box(line: Line, state: State) -> tuple[Any, Params, LineSearch]:
     return course.table, direction, search
 
 
-def aim(
-    line: Line,
-    state: State,
-    rhs: Callable[[Params], Params] = lambda grad: grad,
-    linked: Array | bool = True,
-) -> State:
-    """A new direction unless `state.modeled`, and the next step along it.
-
-    Args:
-      line: the method.
-      state: the kept point.
-      rhs: the vector for the method, from the gradient.
-      linked: whether the last direction was made from the gradient before the last step, and this
-        one is from that after it.
-
-    Returns:
-      The state with a step.
-    """
+def aim(line: Line, state: State, rhs: Callable[[Params], Params] = lambda grad: grad) -> State:
+    """A new direction unless `state.modeled`, and the next step along it."""
     course, needed = state.model, ~state.modeled & ~state.fresh
     table, direction, search = tree.while_once(
         needed,
-        lambda: _turn(line, state, rhs(state.grad), linked),
+        lambda: _turn(line, state, rhs(state.grad)),
         (course.table, course.direction, course.search),
     )
     course = course._replace(table=table, direction=direction, search=search)

@@ -21,8 +21,6 @@ import jax.numpy as jnp
 from hesskit.core import layout
 from hesskit.core.types import Array, Params, Scalar
 
-SELDOM = "seldom"  # the scope of what a program holds for rare cases
-
 
 def widest(*dtypes: jnp.dtype) -> jnp.dtype:
     """The real floating dtype with the most bits, at least float32."""
@@ -78,34 +76,11 @@ def norm(x: Params) -> Array:
     unit = 2.0 ** (top // 2 - 1)  # its square is a number too
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
     plain, raised, lowered = (_square(sizes, c) for c in (1.0, unit, 1 / unit))
-    low, high = _safe(dtype)
-    large, small = plain > high, plain < low
+    large, small = plain > 2.0 ** (3 * top // 4), plain < 2.0 ** (-5 * top // 8)
     total = jnp.where(large, lowered, jnp.where(small, raised, plain))
     scale = jnp.where(large, unit, jnp.where(small, 1 / unit, 1)).astype(dtype)
     positive = total > 0
     return jnp.where(positive, scale * jnp.sqrt(jnp.where(positive, total, 1)), total)
-
-
-def norms(*trees: Params) -> tuple[Array, ...]:
-    """The norm of each, by one reduction each unless a sum of squares leaves its range."""
-    squares = [vdot(x, x) for x in trees]
-    safe = [(s >= low) & (s <= high) for s in squares for low, high in [_safe(s.dtype)]]
-    lost = ~functools.reduce(jnp.logical_and, safe)
-    return while_once(lost, lambda: tuple(map(_scaled_norm, trees)), tuple(map(jnp.sqrt, squares)))
-
-
-def _scaled_norm(x: Params) -> Array:
-    """The norm, by way of `x` over a power of two near its largest entry."""
-    with jax.named_scope(SELDOM):
-        unit = power_of_two(max_abs(x))
-        y = scale(1 / unit, widen(x))
-        return unit * jnp.sqrt(vdot(y, y))
-
-
-def _safe(dtype: jnp.dtype) -> tuple[float, float]:
-    """Between these a sum of squares has lost nothing that matters."""
-    top = int(jnp.finfo(dtype).maxexp)
-    return 2.0 ** (-5 * top // 8), 2.0 ** (3 * top // 4)
 
 
 def _square(x: Params, factor: float) -> Array:

@@ -7,11 +7,10 @@ R = triu(S'Y), D = diag(S'Y) and gamma = s_m.y_m / y_m.y_m, the inverse BFGS mat
     R a  =  S'g,      R' b  =  D a - gamma (Y'g - Y'Y a)
 
 which is the two-loop recursion with its two loops as triangular solves: everything that is n long
-is in two stages, inner products of the history before, (1) after, and no inner product waits for
-another. Those with g are all: where the newest pair is y = t (g - g_before), and g_before was
-multiplied last, S'y = t (S'g - S'g_before), so that the history is read twice and no more. Pairs
-are stored by leaf, in the dtype and layout of params, both divided by a power of two near
-sqrt(|s||y|) (H does not change), so that no inner product under- or overflows.
+is in two stages, inner products of the history with g and the newest y before, (1) after, and no
+inner product waits for another. Pairs are stored by leaf, in the dtype and layout of params, both
+divided by a power of two near sqrt(|s||y|) (H does not change), so that no inner product under- or
+overflows.
 
 Source: Byrd, Nocedal & Schnabel (1994), Math. Program. 63, 129-156, Theorem 2.2; Nocedal & Wright
 (2006), Algorithm 7.4 and (7.20); Chen, Wang & Zhou (2014) for the recursion on inner products.
@@ -41,14 +40,10 @@ class Table(NamedTuple):
     """Inner products of the pairs, by row of the ring.
 
     `cross[i, j]` is s_i.y_j for a pair i not younger than j, `gram[i, j]` is y_i.y_j; both (m, m).
-    `dots` is S'v and Y'v of the last vector multiplied, (2, m); `growth` is t of the newest pair
-    in the unit of its row, () and 0 where its products with the others are known.
     """
 
     cross: Array
     gram: Array
-    dots: Array
-    growth: Array
     newest: Array  # () int32, its row
     num_pairs: Array  # () int32, held; at most m
 
@@ -58,8 +53,7 @@ def empty(params: Params, num: int) -> tuple[History, Table]:
     dtype = tree.result_dtype(params)
     history = History(tree.rows_like(params, num), tree.rows_like(params, num))
     square, none = jnp.zeros((num, num), dtype), jnp.zeros((), jnp.int32)
-    dots, growth = jnp.zeros((2, num), dtype), jnp.zeros((), dtype)
-    return history, Table(square, square, dots, growth, none, none)
+    return history, Table(square, square, none, none)
 
 
 def push(
@@ -80,14 +74,15 @@ def push(
     # A cosine below eps is a right angle to rounding.
     cosine = jnp.abs(pair.cosine) if any_sign else pair.cosine
     enough = (cosine > tree.coarsest_eps(pair.step)) & jnp.isfinite(pair.unit)
-    good = kept & enough
+    good = tree.while_once(kept, lambda: enough, jnp.array(False))
     scale = 1 / tree.power_of_two(pair.unit)
+    step, change = tree.scale(scale, pair.step), tree.scale(scale, pair.change)
     num = table.cross.shape[0]
     row = jnp.where(table.num_pairs > 0, (table.newest + 1) % num, table.newest)
 
     def write(rows: Array, item: Array) -> Array:
         old = jax.lax.dynamic_index_in_dim(rows, row, keepdims=False)
-        new = jnp.where(good, jnp.asarray(scale, item.dtype) * item, old)
+        new = jnp.where(good, item, old)
         if jax.typeof(new).sharding.mesh != jax.typeof(rows).sharding.mesh:
             # A leaf that is on no mesh, beside others that are: it is small, and written whole.
             here = jnp.arange(num).reshape(num, *[1] * item.ndim) == row
@@ -95,18 +90,13 @@ def push(
         return jax.lax.dynamic_update_index_in_dim(rows, new, row, 0)
 
     history = History(
-        jax.tree.map(write, history.steps, pair.step),
-        jax.tree.map(write, history.changes, pair.change),
+        jax.tree.map(write, history.steps, step), jax.tree.map(write, history.changes, change)
     )
-    size = scale * pair.size
-    new = table._replace(
-        cross=table.cross.at[row, row].set(pair.cosine * (scale * pair.norm) * size),
-        gram=table.gram.at[row, row].set(size * size),
-        growth=scale * pair.growth,
-        newest=row,
-        num_pairs=jnp.minimum(table.num_pairs + 1, num),
+    count = jnp.minimum(table.num_pairs + 1, num)
+    return history, table._replace(
+        newest=jnp.where(good, row, table.newest),
+        num_pairs=jnp.where(good, count, table.num_pairs),
     )
-    return history, tree.where(good, tree.cast_like(new, table), table)
 
 
 def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:
@@ -141,36 +131,8 @@ def _combine(rows: Params, weights: Array, like: Params) -> Params:
     return jax.tree.map(leaf, rows, like)
 
 
-def _with_newest(history: History, table: Table, dots: Array, linked: Any) -> Table:
-    """The table with the products of the newest pair, from those with the vector at hand."""
-    dtype, newest = table.cross.dtype, table.newest
-
-    def direct() -> Array:
-        last = jax.tree.map(
-            lambda a: jax.lax.dynamic_index_in_dim(a, newest, keepdims=False), history.changes
-        )
-        with jax.named_scope(tree.SELDOM):
-            return jnp.stack([_dots(rows, last, dtype) for rows in history])
-
-    columns = table.growth * (dots - table.dots)
-    if linked is not True:
-        columns = tree.while_once((table.growth != 0) & ~jnp.asarray(linked), direct, columns)
-    own = jnp.stack([table.cross[newest, newest], table.gram[newest, newest]])
-    here = jnp.arange(table.cross.shape[0], dtype=newest.dtype) == newest
-    columns = jnp.where(here, own[:, None], columns)
-    cross = table.cross.at[:, newest].set(columns[0])
-    gram = table.gram.at[:, newest].set(columns[1]).at[newest, :].set(columns[1])
-    due = table.growth != 0
-    return table._replace(
-        cross=jnp.where(due, cross, table.cross),
-        gram=jnp.where(due, gram, table.gram),
-        dots=dots,
-        growth=jnp.zeros_like(table.growth),
-    )
-
-
 def multiply(
-    history: History, table: Table, vector: Params, *, scaled: Any = True, linked: Any = False
+    history: History, table: Table, vector: Params, *, scaled: Any = True
 ) -> tuple[Table, Params]:
     """(1): the inverse BFGS matrix times `vector`, which comes back where there are no pairs.
 
@@ -179,23 +141,28 @@ def multiply(
       table: their inner products, but for those of the newest.
       vector: like params.
       scaled: gamma as in (1); else gamma = 1.
-      linked: whether `vector` is the gradient after the newest pair's step, and the one before was
-        multiplied last: a reading of the history less; True where it is known beforehand.
 
     Returns:
       The table with all of them, and the product.
     """
     dtype, num = table.cross.dtype, table.cross.shape[0]
-    dots = jnp.stack([_dots(rows, vector, dtype) for rows in history])
-    table = _with_newest(history, table, dots, linked)
-    newest, cross, gram = table.newest, table.cross, table.gram
+    newest = table.newest
+    last = jax.tree.map(
+        lambda a: jax.lax.dynamic_index_in_dim(a, newest, keepdims=False), history.changes
+    )
+    cross = table.cross.at[:, newest].set(_dots(history.steps, last, dtype))
+    column = _dots(history.changes, last, dtype)
+    gram = table.gram.at[:, newest].set(column).at[newest, :].set(column)
+    table = table._replace(cross=cross, gram=gram)
+
     age = (newest - jnp.arange(num, dtype=newest.dtype)) % num  # row k from the youngest
     order = age[::-1]
     held = jnp.arange(num, dtype=newest.dtype) >= num - table.num_pairs  # in `order`, oldest first
     both = held[:, None] & held[None, :]
     upper = jnp.where(both, jnp.triu(cross[order][:, order]), jnp.eye(num, dtype=dtype))
     gamma = jnp.where(scaled, _scale(table), 1)
-    s_dot, y_dot = jnp.where(held, dots[:, order], 0)
+    s_dot = jnp.where(held, _dots(history.steps, vector, dtype)[order], 0)
+    y_dot = jnp.where(held, _dots(history.changes, vector, dtype)[order], 0)
     a = solve_triangular(upper, s_dot)
     rest = y_dot - jnp.where(both, gram[order][:, order], 0) @ a
     b = solve_triangular(upper, jnp.diag(upper) * a - gamma * rest, trans="T")

@@ -83,23 +83,14 @@ def _given(line: Line, state: State, call: Call) -> tuple[State, float]:
     return state, float(jnp.finfo(call.value.dtype).eps)
 
 
-def _linked(line: Line, state: State, call: Call) -> Array | bool:
-    """Whether the gradient at hand is that after the last step, as in no stream of batches."""
-    if not _knows(line, call) or call.value is None:
-        return False
-    if call.grad is not None and not _optax.identical(call.updates, call.grad):
-        return False
-    return call.value.astype(state.value.dtype) == state.value
-
-
-def _run(line: Line, state: State, call: Call, coarse: float, linked: Array | bool) -> _Loop:
+def _run(line: Line, state: State, call: Call, coarse: float) -> _Loop:
     """(1), to the end of the search."""
     rhs = _optax.right_hand_side(call.updates, call.grad)
     if line.given:
         rhs = functools.partial(tree.cast_like, call.updates)
 
     def body(loop: _Loop) -> _Loop:
-        before = descent.aim(line, loop.state, rhs, linked)
+        before = descent.aim(line, loop.state, rhs)
         evaluation = value_and_grad(call.fn, method.ask(before))
         after = descent.measure(line, before, evaluation, coarse)
         return _Loop(
@@ -108,11 +99,8 @@ def _run(line: Line, state: State, call: Call, coarse: float, linked: Array | bo
             (after.info.status == 0) & (before.fresh | ~after.info.accepted) & ~_rests(after),
         )
 
-    # A search that finds nothing forgets the pairs, so that the next update goes along -grad; a
-    # direction that was given is not forgotten, and -grad is tried at once. 1: the best point.
-    most = (2 if line.given else 1) * line.rules.max_trials + 1
     start = _Loop(state, jnp.zeros((), jnp.int32), (state.info.status == 0) & ~_rests(state))
-    return jax.lax.while_loop(lambda loop: loop.going & (loop.num < most), body, start)
+    return jax.lax.while_loop(lambda loop: loop.going, body, start)
 
 
 def _rests(state: State) -> Array:
@@ -149,9 +137,8 @@ def build(line: Line, *, name: str, has_aux: bool = False) -> Transformation:
         return _optax.hide(_rested(course.start(line, point)), params)
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
-        shown = _show(line, state, call)
-        ready, coarse = _given(line, shown, call)
-        out = _run(line, ready, call, coarse, _linked(line, shown, call))
+        ready, coarse = _given(line, _show(line, state, call), call)
+        out = _run(line, ready, call, coarse)
         after = _finished(out, ready, state)
         assert out.state.step is not None
         none = tree.zeros_like(call.point)
@@ -197,8 +184,7 @@ def _advanced(
     line: Line, state: UnsearchedState, call: _optax.Call, rate: Array
 ) -> tuple[Params, UnsearchedState]:
     """The method's direction times `rate`, and the state that remembers this call; all real."""
-    point, updates = call.point, call.updates
-    (norm,) = tree.norms(updates)
+    point, updates, norm = call.point, call.updates, tree.norm(call.updates)
     gap = tree.sub(point, state.params)
     pair = between(state.updates, updates, gap, length=state.info.learning_rate)
     finite = jnp.isfinite(norm) & jnp.isfinite(pair.unit)
@@ -206,12 +192,12 @@ def _advanced(
         finite &= jnp.isfinite(call.value)
     known = state.known.astype(bool)  # a wrapper may have made it a number
     history, table = line.learn(state.history, state.table, pair, finite & known)
-    table, direction = line.direct(history, table, updates, True)
+    table, direction = line.direct(history, table, updates)
     # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
     short = (table.num_pairs == 0) & line.shortened
     length = jnp.where(short, 1 / jnp.maximum(norm, 1), 1)
     step = tree.scale(rate * length, direction)
-    (moved,) = tree.norms(step)
+    moved = tree.norm(step)
     sound = finite & jnp.isfinite(moved)
     rest = method.is_at_rest(norm, norm, jnp.asarray(tree.coarsest_eps(point), norm.dtype))
     status = jnp.where(rest, Status.GRADIENT_TOL, Status.RUNNING)
@@ -226,11 +212,11 @@ def _advanced(
     )
     new = UnsearchedState(
         count=state.count + 1,
-        known=finite,
-        params=tree.where(finite, point, tree.zeros_like(point)),
-        updates=tree.where(finite, updates, tree.zeros_like(updates)),
+        known=known | finite,
+        params=tree.where(finite, point, state.params),
+        updates=tree.where(finite, updates, state.updates),
         history=history,
-        table=tree.where(finite, table, state.table),
+        table=table,
         info=info,
     )
     return tree.where(sound, step, tree.zeros_like(step)), new

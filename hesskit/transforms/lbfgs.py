@@ -44,14 +44,8 @@ def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
     return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
 
 
-def _direct(
-    history: History, table: Table, rhs: Params, linked: Array | bool, *, scaled: bool
-) -> tuple[Table, Params]:
-    wide = all(jnp.finfo(a.dtype).bits >= 32 for a in jax.tree.leaves(history))
-    # Rows in a narrow dtype are not the difference of the gradients, to more digits than they have.
-    table, product = secant.multiply(
-        history, table, rhs, scaled=scaled, linked=linked if wide else False
-    )
+def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:
+    table, product = secant.multiply(history, table, rhs, scaled=scaled)
     return table, tree.negative(product)
 
 
@@ -112,7 +106,7 @@ def scale_by_lbfgs(memory_size: Any = None, scale_init_precond: bool = True) -> 
 
     For mini-batches: no; consecutive gradients must belong to one function.
 
-    Cost of an update in gradients: 0, and 4 passes over memory_size vectors.
+    Cost of an update in gradients: 0, and 6 passes over memory_size vectors.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit
@@ -171,8 +165,8 @@ def lbfgs(
 
     For mini-batches: with large ones (each pair belongs to one batch), or with `newton_cg`.
 
-    Cost of an update in gradients: about 1.1, one for each evaluation of the search, at most 21. A
-    search that finds nothing gives a zero update, and the next one goes along -g.
+    Cost of an update in gradients: about 1.1, one for each evaluation of the search (at most 30,
+    and as many again along -g if those found nothing).
 
     Example:
       >>> import jax.numpy as jnp

@@ -35,8 +35,8 @@ def _learn(history: tuple[()], table: Heed, pair: Pair, kept: Array) -> tuple[tu
     return history, Heed(jnp.where(kept, 1, table.num_pairs))
 
 
-def _direct(history: tuple[()], table: Heed, rhs: Params, linked: Any) -> tuple[Heed, Params]:
-    del history, linked
+def _direct(history: tuple[()], table: Heed, rhs: Params) -> tuple[Heed, Params]:
+    del history
     return table, rhs
 
 
@@ -58,7 +58,7 @@ def scale_by_hager_zhang_linesearch(
 
     Args:
       max_linesearch_steps: evaluations of one search at most; one that finds nothing is followed
-        by one along -grad. None means 20.
+        by one along -grad. None means 30.
       max_learning_rate: the length that may not be passed. None: no limit.
       slope_rtol: delta of the sufficient decrease (Hager & Zhang 2005: 0.1).
       curv_rtol: sigma of the curvature condition, above slope_rtol (the same: 0.9).

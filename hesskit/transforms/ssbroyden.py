@@ -113,8 +113,7 @@ def _learn(
     return history, Count(table.num_pairs + good.astype(jnp.int32))
 
 
-def _direct(history: Array, table: Count, rhs: Params, linked: Any) -> tuple[Count, Params]:
-    del linked
+def _direct(history: Array, table: Count, rhs: Params) -> tuple[Count, Params]:
     flat = tree.ravel(rhs)
     product = jnp.matmul(history, flat, precision="highest")
     return table, tree.unravel(-jnp.where(table.num_pairs > 0, product, flat), rhs)
@@ -139,7 +138,7 @@ def ssbroyden(
         H g instead, and nothing is evaluated or rejected.
       update: "ssbroyden"; "ssbfgs", BFGS with tau = min(1, s.y / s.Bs); or plain "bfgs".
       max_linesearch_steps: evaluations of one search at most; one that finds nothing is followed
-        by one along -grad. None means 20.
+        by one along -grad. None means 30.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:

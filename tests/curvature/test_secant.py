@@ -1,8 +1,5 @@
 """The compact product against the dense inverse BFGS matrix of the textbook recursion."""
 
-import functools
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -239,42 +236,6 @@ def test_lanes_equal_one_by_one(float64):
     np.testing.assert_array_equal(
         as_vector(jax.tree.map(lambda a: a[1, -1], together[1])), as_vector(g)
     )
-
-
-@pytest.mark.parametrize("num", [1, 3])
-def test_linked_products_are_those_of_the_pairs(num, dtype):
-    """From inner products with gradients alone; a pair is left out, and the ring wraps."""
-    eps = float(jnp.finfo(dtype).eps)
-    root = np.random.default_rng(3).normal(size=(N, N))
-    hessian = root @ root.T + np.eye(N)
-    points = np.random.default_rng(4).normal(size=(2 * num + 4, N))
-    memory, kept = secant.empty(as_tree(np.zeros(N), dtype), num), []
-
-    @functools.partial(jax.jit, static_argnames="linked")
-    def learn(memory, before, after, step, growth, good, linked):
-        pair = between(before, after, step, length=jnp.ones(()))
-        pair = pair._replace(
-            change=tree.scale(growth, pair.change), growth=growth, size=growth * pair.size
-        )
-        history, table = secant.push(*memory, pair, good)
-        table, product = secant.multiply(history, table, after, linked=linked)
-        return (history, table), product
-
-    for k, (x, y) in enumerate(itertools.pairwise(points)):
-        before, after, step = (as_tree(v, dtype) for v in (hessian @ x, hessian @ y, y - x))
-        growth, good = jnp.asarray(0.8 + 0.1 * (k % 4), dtype), jnp.array(k != 2)
-        # A start without a product of the first gradient, and one vector that was no gradient.
-        linked = bool(k != 0 and k != 4)
-        old = memory
-        memory, product = learn(old, before, after, step, growth, good, linked)
-        _, direct = learn(old, before, after, step, growth, good, False)
-        if k != 2:
-            kept.append((y - x, float(growth) * (hessian @ (y - x))))
-        expected = textbook(kept, num) @ (hessian @ y)
-        size = np.abs(expected).max()
-        np.testing.assert_allclose(as_vector(product), expected, atol=1e4 * eps * size)
-        np.testing.assert_allclose(as_vector(direct), expected, atol=1e4 * eps * size)
-    assert memory[1].num_pairs == num
 
 
 def test_any_sign_takes_pairs_of_negative_curvature(float64):
