@@ -178,7 +178,8 @@ class Sum(ByParts, Term):
                 return self._total(parts)
 
         def plain(params: Params) -> tuple[Any, Any]:
-            out = self(params, *args, **data)
+            with errors.calling("value_fn", params, caller):
+                out = self(params, *args, **data)
             return out if isinstance(out, tuple) else (out, None)
 
         return plain

@@ -53,10 +53,10 @@ def damped_lstsq(
     Example:
       >>> import jax.numpy as jnp
       >>> a, b = jnp.array([[2.0, 0.0]]), jnp.array([2.0])
-      >>> print(damped_lstsq(a, 1.0, residual=b).round(4))
-      [0.8 0. ]
-      >>> print(damped_lstsq(a, 1.0, gradient=a.T @ b).round(4))
-      [0.8 0. ]
+      >>> for known in ({"residual": b}, {"gradient": a.T @ b}):
+      ...   print([f"{entry:.4f}" for entry in damped_lstsq(a, 1.0, **known)])
+      ['0.8000', '0.0000']
+      ['0.8000', '0.0000']
     """
     m, n = rows.shape
     least = max(m, n) * jnp.finfo(rows.dtype).eps * jnp.sum(rows * rows)
