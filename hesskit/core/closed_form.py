@@ -18,6 +18,7 @@ Source: Martens (2020), "New insights and perspectives on the natural gradient m
 and 9.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -75,8 +76,8 @@ def _check_mask(where: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Loss(ByParts):
-    """The loss (1) with a diagonal H; a subclass gives `_values` and its derivatives by entry.
+class Loss(ByParts, abc.ABC):
+    """The loss (1); a subclass gives its values and what they are differentiated to.
 
     Attributes:
       reduction: "mean" or "sum".
@@ -111,19 +112,21 @@ class Loss(ByParts):
         c = jnp.broadcast_to(counted, shape).astype(dtype)
         return c / jnp.maximum(number, 1).astype(dtype) if self.reduction == "mean" else c
 
+    @abc.abstractmethod
     def _values(self, *entries: Array) -> Array:
-        raise NotImplementedError
+        """l_i."""
 
-    def _curvatures(self, *entries: Array) -> Array:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def hessian_product(self, outputs: Any, v: Any, *data: Any, **named: Any) -> Array:
+        """H v."""
 
-    def _slopes(self, *entries: Array) -> Array:
-        """The derivative of l_i by z_i."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def whiten(self, outputs: Any, v: Any, *data: Any, **named: Any) -> Array:
+        """F'v."""
 
-    def _draw(self, key: Array, *entries: Array) -> Array:
-        """Targets from the model's distribution, in place of those among the entries."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def scores(self, outputs: Any, *data: Any, key: Any = None, **named: Any) -> Scores:
+        """sqrt(c) grad l_i by example, the first axis; at drawn targets if there is a key."""
 
     def __call__(self, outputs: Any, targets: Any, *, where: Any = None) -> Array:
         """The loss, () of at least float32; a mask given here replaces its own."""
@@ -131,6 +134,32 @@ class Loss(ByParts):
 
     def _total(self, c: Array, *entries: Array) -> Array:
         return jnp.sum(c * self._values(*entries))
+
+    def residual(self, outputs: Any, *data: Any, **named: Any) -> Array | None:
+        """None, or b with F b = grad l."""
+        del outputs, data, named
+
+    def report(self, outputs: Any, aux: Any, *data: Any, **named: Any) -> Any:
+        """The aux of the inner function."""
+        del outputs, data, named
+        return aux
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EntryLoss(Loss):
+    """The loss (1) with a diagonal H; a subclass gives `_values` and its derivatives by entry."""
+
+    @abc.abstractmethod
+    def _curvatures(self, *entries: Array) -> Array:
+        """The second derivative of l_i by z_i."""
+
+    @abc.abstractmethod
+    def _slopes(self, *entries: Array) -> Array:
+        """The derivative of l_i by z_i."""
+
+    @abc.abstractmethod
+    def _draw(self, key: Array, *entries: Array) -> Array:
+        """Targets from the model's distribution, in place of those among the entries."""
 
     def hessian_product(self, outputs: Any, v: Any, *data: Any, **named: Any) -> Array:
         """H v."""
@@ -142,10 +171,6 @@ class Loss(ByParts):
         c, *entries = self._at(outputs, *data, **named)
         return jnp.sqrt(c * self._curvatures(*entries)) * v.astype(c.dtype)
 
-    def residual(self, outputs: Any, *data: Any, **named: Any) -> Array | None:
-        """None, or b with F b = grad l."""
-        del outputs, data, named
-
     def scores(self, outputs: Any, *data: Any, key: Any = None, **named: Any) -> Scores:
         """sqrt(c) grad l_i by example, the first axis; at drawn targets if there is a key."""
         c, z, t, *rest = self._at(outputs, *data, **named)
@@ -155,14 +180,9 @@ class Loss(ByParts):
         by_example = jnp.max(root, axis=tuple(range(1, root.ndim)), initial=0)
         return Scores(kept(c, root * self._slopes(z, t, *rest)), by_example)
 
-    def report(self, outputs: Any, aux: Any, *data: Any, **named: Any) -> Any:
-        """The aux of the inner function."""
-        del outputs, data, named
-        return aux
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SquaredError(Loss):
+class SquaredError(EntryLoss):
     """The square of z - t."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -185,7 +205,7 @@ class SquaredError(Loss):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SigmoidCrossEntropy(Loss):
+class SigmoidCrossEntropy(EntryLoss):
     """Cross entropy of a probability t and sigmoid(z)."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -203,7 +223,7 @@ class SigmoidCrossEntropy(Loss):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Poisson(Loss):
+class Poisson(EntryLoss):
     """Negative log-likelihood of a count t at the log rate z, less log t!."""
 
     def _values(self, z: Array, t: Array) -> Array:
@@ -221,7 +241,7 @@ class Poisson(Loss):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Gaussian(Loss):
+class Gaussian(EntryLoss):
     """Negative log-likelihood of t at mean z and known standard deviation."""
 
     def _at(

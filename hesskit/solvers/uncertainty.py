@@ -1,5 +1,6 @@
 """What a fit and a Laplace approximation both answer, from an estimate and its spread."""
 
+import abc
 import difflib
 import functools
 import itertools
@@ -18,15 +19,15 @@ from hesskit.solvers import spread as spreads
 from hesskit.solvers.spread import NAN, UNFORMED, Derived, Places, Spread
 
 
-class Uncertain:
+class Uncertain(abc.ABC):
     """What a fit and a Laplace approximation both answer, from an estimate and its `Spread`.
 
     Under `vmap`, or for a batch of results, everything has the batch's axes in front.
     """
 
+    @abc.abstractmethod
     def _estimate(self) -> tuple[Params, Spread]:
         """The estimate and its spread."""
-        raise NotImplementedError
 
     def _held(self) -> tuple[bool, ...]:
         """Which leaves are fixed."""
