@@ -1,7 +1,8 @@
 """Every transform that honors the contract, by kind.
 
 A new transform is one `Case` for each of its forms; the suite then runs it through every clause
-that its kind is entitled to.
+that its kind is entitled to. Forms of one factory share nearly all of their code, so `make test`
+takes its default and one or two of each other kind; `_more` marks the others slow.
 """
 
 from collections.abc import Callable
@@ -47,6 +48,12 @@ def _case(factory: Callable[..., Any], **kwargs: Any) -> Any:
     return pytest.param(Case(factory, kwargs, name), id=name)
 
 
+def _more(factory: Callable[..., Any], **kwargs: Any) -> Any:
+    """A case that only a run of the slow tests takes."""
+    case = _case(factory, **kwargs)
+    return pytest.param(*case.values, marks=pytest.mark.slow, id=case.id)
+
+
 DEFAULT_TRIALS = [
     _case(hesskit.newton),
     _case(hesskit.damped_newton),
@@ -69,21 +76,21 @@ DEFAULTS = [*DEFAULT_TRIALS, *DEFAULT_SEARCHES]
 
 TRIALS = [
     *DEFAULT_TRIALS,
-    _case(hesskit.newton, modification="cholesky"),
-    _case(hesskit.damped_newton, damping=1e-2),
-    _case(hesskit.saddle_free_newton, num_krylov=3),
+    _more(hesskit.newton, modification="cholesky"),
+    _more(hesskit.damped_newton, damping=1e-2),
+    _more(hesskit.saddle_free_newton, num_krylov=3),
     _case(hesskit.trust_region, radius=0.5, scaling="curvature"),
-    _case(hesskit.cubic_newton, sigma=0.5),
-    _case(hesskit.newton_cg, radius=0.5),
+    _more(hesskit.cubic_newton, sigma=0.5),
+    _more(hesskit.newton_cg, radius=0.5),
     _case(hesskit.gauss_newton, linear_solver="cg"),
-    _case(hesskit.levenberg_marquardt, radius=0.5, scaling=1.0),
+    _more(hesskit.levenberg_marquardt, radius=0.5, scaling=1.0),
 ]
 """One update is one trial, from a model that may outlive it."""
 
 SEARCHES = [
     *DEFAULT_SEARCHES,
     _case(hesskit.lbfgs, memory_size=3, scale_init_precond=False),
-    _case(hesskit.ssbroyden, update="ssbfgs"),
+    _more(hesskit.ssbroyden, update="ssbfgs"),
 ]
 """One update is one line search, of gradients alone."""
 
@@ -91,22 +98,22 @@ GLOBALIZED = [*TRIALS, *SEARCHES]
 """Never an increase of a deterministic objective; a rejected step is exact zeros."""
 
 _SCALED_TRIALS = [
-    _case(hesskit.newton, learning_rate=0.5),
-    _case(hesskit.damped_newton, learning_rate=0.5),
-    _case(hesskit.saddle_free_newton, learning_rate=0.5),
-    _case(hesskit.trust_region, learning_rate=0.5),
-    _case(hesskit.cubic_newton, learning_rate=0.5),
+    _more(hesskit.newton, learning_rate=0.5),
+    _more(hesskit.damped_newton, learning_rate=0.5),
+    _more(hesskit.saddle_free_newton, learning_rate=0.5),
+    _more(hesskit.trust_region, learning_rate=0.5),
+    _more(hesskit.cubic_newton, learning_rate=0.5),
     _case(hesskit.newton_cg, learning_rate=0.5),
-    _case(hesskit.gauss_newton, learning_rate=0.5),
-    _case(hesskit.levenberg_marquardt, learning_rate=0.5),
-    _case(hesskit.hessian_free, learning_rate=0.5),
+    _more(hesskit.gauss_newton, learning_rate=0.5),
+    _more(hesskit.levenberg_marquardt, learning_rate=0.5),
+    _more(hesskit.hessian_free, learning_rate=0.5),
     _case(hesskit.natural_gradient, learning_rate=0.5),
-    _case(hesskit.natural_gradient, learning_rate=0.5, momentum=0.5, linear_solver="cg"),
+    _more(hesskit.natural_gradient, learning_rate=0.5, momentum=0.5, linear_solver="cg"),
 ]
 
 _SCALED_SEARCHES = [
     _case(hesskit.lbfgs, learning_rate=0.5),
-    _case(hesskit.ssbroyden, learning_rate=0.5),
+    _more(hesskit.ssbroyden, learning_rate=0.5),
 ]
 
 SCALED = [*_SCALED_TRIALS, *_SCALED_SEARCHES]
@@ -126,17 +133,20 @@ PAIRS = [
     (hesskit.scale_by_lbfgs, hesskit.lbfgs),
 ]
 
-_UNNEGATED_TRIALS = [_case(scale_by) for scale_by, _ in PAIRS[:-1]]
+_UNNEGATED_TRIALS = [
+    _case(hesskit.scale_by_levenberg_marquardt),
+    *(_more(f) for f, _ in PAIRS[:-1] if f is not hesskit.scale_by_levenberg_marquardt),
+]
 
 UNNEGATED = [*_UNNEGATED_TRIALS, _case(hesskit.scale_by_lbfgs)]
 """The preconditioned gradient u of w - lr u, for chains."""
 
 DIAGONALS = [
     _case(hesskit.sophia, learning_rate=0.1),
-    _case(hesskit.sophia, learning_rate=0.1, estimator="gnb"),
+    _more(hesskit.sophia, learning_rate=0.1, estimator="gnb"),
     _case(hesskit.adahessian, learning_rate=0.1),
-    _case(hesskit.scale_by_sophia),
-    _case(hesskit.scale_by_adahessian),
+    _more(hesskit.scale_by_sophia),
+    _more(hesskit.scale_by_adahessian),
 ]
 """What divides by an estimated diagonal: the value at a point is never asked for."""
 

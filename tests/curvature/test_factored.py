@@ -103,6 +103,20 @@ def test_the_condition_is_that_of_the_rows(float64):
     np.testing.assert_allclose(tree.ravel(newton(params, built.model).step), exact, rtol=1e-6)
 
 
+def test_no_direction_is_lost_to_the_units_of_columns(float64):
+    """A line far from 0: the second singular value is 1e-16 of the first, or 1e-8 in one unit."""
+    far = 1e8 + np.linspace(-1, 1, 7)
+    a, exact = np.stack([np.ones(7), far], axis=1), np.array([-2e8, 2.0])
+    assert np.linalg.matrix_rank(a) == 1
+    params, _, built = build(a, -a @ exact, power=0.0)
+    assert int(jnp.sum(built.model.eigenvalues > 0)) == 2
+    found = newton(params, built.model, radius=1e30).step
+    np.testing.assert_allclose(tree.ravel(found), exact, rtol=1e-5)
+    lengths = built.model.scale / np.linalg.norm(a, axis=0)
+    np.testing.assert_allclose(lengths, lengths[0])
+    assert (built.model.scale >= 1).all()
+
+
 def test_the_scale_never_falls_and_is_positive(dtype):
     matrix = jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]], dtype)
     previous = jnp.array([1.0, 0.0, 2.0], dtype)

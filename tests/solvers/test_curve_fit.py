@@ -318,6 +318,17 @@ def test_times_of_a_large_number_in_float32():
     assert max(vector(off)) < 4
 
 
+def test_a_line_far_from_the_origin_in_float32():
+    """Its columns are nearly parallel and of very unlike lengths: no direction may be lost."""
+    t = np.linspace(58849.0, 58949.0, 50).astype("float32")
+    y = 3 + 0.02 * (t - 58900) + 0.01 * np.random.default_rng(0).normal(size=50)
+    fit = curve_fit(lambda p, t: p["a"] + p["b"] * t, t, y.astype("float32"), {"a": 0.0, "b": 0.0})
+    assert fit.success
+    slope = np.polyfit(t.astype(float) - 58900, y, 1)[0]
+    np.testing.assert_allclose(fit.params["b"], slope, rtol=1e-2)
+    assert fit.r_squared > 0.999
+
+
 def test_sigma_as_a_list_for_a_list_of_data(float64):
     model = lambda p, x: [line(p, x), line(p, x)]
     fit = curve_fit(model, X, [Y, Y + 1], START, sigma=[0.1, 0.2], absolute_sigma=True)
