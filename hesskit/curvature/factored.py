@@ -30,7 +30,6 @@ from hesskit.linalg import bounded
 from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.row_svd import factor
 
-
 EVEN = 2
 """Columns whose lengths differ less than this are of one unit."""
 

@@ -272,7 +272,6 @@ def updater(
 ) -> Callable[..., tuple[Params, State]]:
     """The `update` that checks its arguments and gives what `advance(state, call)` says."""
 
-    @keep_positional
     def update(
         updates: Params,
         state: State,
@@ -286,4 +285,5 @@ def updater(
         new = tree.cast_like(objective.join(step, call.params), call.params)
         return new, tree.cast_like(hide(machine, call.params), state)
 
-    return update
+    update.__qualname__ = f"{name}.update"  # Python's own sentence on a missing value_fn has it
+    return keep_positional(update)

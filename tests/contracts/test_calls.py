@@ -170,6 +170,13 @@ def test_a_value_fn_that_needs_a_reserved_name(name):
     trace(OPT, fn, args={name: 2.0})
 
 
+@pytest.mark.parametrize("case", CALLING)
+def test_a_missing_value_fn_is_named(case):
+    opt, params = case.make(), jnp.ones(2)
+    with pytest.raises(TypeError, match=rf"^{case.factory.__name__}\.update\(\) .*value_fn"):
+        opt.update(params, opt.init(params), params)
+
+
 def test_missing_data_is_named():
     def value_fn(params, x, y):
         return bowl(params) * x * y
