@@ -14,6 +14,7 @@ from hesskit.curvature.diagonal import diagonal_preconditioner
 from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
+from hesskit.curvature.leafwise import leafwise_preconditioner
 from hesskit.linalg.operator import Operator, Preconditioner
 from hesskit.solvers.band import Band
 from hesskit.solvers.curve_fit import curve_fit
@@ -75,6 +76,7 @@ __all__ = [
     "laplace",
     "last_info",
     "lbfgs",
+    "leafwise_preconditioner",
     "least_squares",
     "least_squares_loss",
     "levenberg_marquardt",

@@ -127,13 +127,13 @@ class _Model(NamedTuple):
 
 def _build(rule: Rule, state: State, new: _Model, evaluation: Evaluation, rhs: Params) -> _Model:
     """The model at the kept point, and the first size where there was none."""
-    info = state.info._replace(grad_norm=new.grad_norm)
-    here = context(state._replace(grad=new.grad, level=new.value, info=info), bounds=rule.bounds)
-    built = rule.build(evaluation, rhs, state.model, here)
-    size = state.size
+    info, size = state.info._replace(grad_norm=new.grad_norm), state.size
     if callable(rule.size):
         size = jnp.asarray(rule.size(state.count), size.dtype)
-    elif rule.size is None:
+    there = state._replace(grad=new.grad, level=new.value, size=size, info=info)
+    here = context(there, bounds=rule.bounds)
+    built = rule.build(evaluation, rhs, state.model, here)
+    if rule.size is None:
         size = jnp.where(size > 0, size, rule.first_size(built.model, new.grad, here))
     return new._replace(
         size=size,

@@ -64,6 +64,7 @@ def test_it_never_raises_the_loss_and_learns(part):
         ({"max_products": 0}, ValueError, "max_products must"),
         ({"warm_start": 1.5}, ValueError, "warm_start must"),
         ({"damping": "a"}, TypeError, "damping must"),
+        ({"preconditioner": "kfac"}, ValueError, "preconditioner must be one of 'leafwise'"),
     ],
 )
 def test_words(kwargs, error, words):
