@@ -21,6 +21,8 @@ from hesskit.solvers.curve_fit import curve_fit
 from hesskit.solvers.fit_result import FitResult
 from hesskit.solvers.laplace import Laplace, laplace
 from hesskit.solvers.least_squares import least_squares
+from hesskit.solvers.many import minimize_many
+from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.minimize import minimize
 from hesskit.solvers.result import Result
 from hesskit.solvers.spread import Derived
@@ -52,6 +54,7 @@ __all__ = [
     "Diagonals",
     "FitResult",
     "Laplace",
+    "ManyResult",
     "Operator",
     "Preconditioner",
     "Result",
@@ -84,6 +87,7 @@ __all__ = [
     "masked",
     "microbatched",
     "minimize",
+    "minimize_many",
     "natural_gradient",
     "newton",
     "newton_cg",

@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from hesskit.core import errors, objective, select, tree
-from hesskit.core.bounds import parse
+from hesskit.core.bounds import Bounds, parse
 from hesskit.core.method import default_tolerance
 from hesskit.core.types import Array, Params
 from hesskit.solvers import inputs
@@ -120,6 +120,89 @@ def limits_of(gtol: Any, ftol: Any, xtol: Any, max_steps: Any, params: Params) -
     )
 
 
+class Checked(NamedTuple):
+    """The arguments of a solve, checked, as the compiled program takes them."""
+
+    static: Static
+    params: Params
+    args: Any
+    limits: Limits
+    box: Bounds | None
+
+
+def checked(
+    value_fn: Callable[..., Any],
+    params: Params,
+    optimizer: optax.GradientTransformation | None,
+    *,
+    caller: str,
+    args: Any,
+    has_aux: bool,
+    fixed: Any,
+    bounds: Any,
+    gtol: Any,
+    ftol: Any,
+    xtol: Any,
+    max_steps: Any,
+    check: str,
+    callback: Callable[[live.Progress], Any] | None = None,
+    history: bool | str = False,
+    progress: bool = False,
+) -> Checked:
+    """The arguments of a solver of one problem, checked; they are those of `minimize`.
+
+    Args:
+      value_fn: the objective.
+      params: the start.
+      optimizer: any optax transformation, or None.
+      caller: the solver's name, for messages.
+      args: data of `value_fn`.
+      has_aux: whether it returns a pair.
+      fixed: the leaves to hold.
+      bounds: the box.
+      gtol: for the gradient.
+      ftol: for the change of the value.
+      xtol: for the length of a step.
+      max_steps: trials at most.
+      check: "second_order" or "first_order".
+      callback: called each step.
+      history: what to record.
+      progress: whether to show a bar.
+
+    Returns:
+      A `Checked`.
+    """
+    if callback is not None:
+        errors.check_callable(callback, name="callback", of="a step")
+    errors.check_choice(check, ("second_order", "first_order"), name="check")
+    errors.check_choice(history, (False, True, "params"), name="history")
+    params = errors.check_params(params)
+    args = arrays(args)
+    errors.check_data(args)
+    chosen = fixed_leaves(fixed, params)
+    if optimizer is None:
+        optimizer = default_optimizer(value_fn, params, chosen, bounds)
+    run, chosen = released(optimizer, params, chosen)
+    _check_optimizer(run, bounds)
+    box = parse(bounds, params)
+    live.check(progress)
+    limits = limits_of(gtol, ftol, xtol, max_steps, params)
+    static = Static(
+        value_fn=inputs.hashable(value_fn),
+        optimizer=run,
+        fixed=chosen,
+        flat=inputs.may_ravel(params),
+        caller=caller,
+        has_aux=has_aux,
+        check=check,
+        history=history,
+        rows=inputs.rows(max_steps) if history else 0,
+        callback=None if callback is None else inputs.hashable(callback),
+        progress=progress,
+    )
+    return Checked(static, params, args, limits, box)
+
+
 def call(
     value_fn: Callable[..., Any],
     params: Params,
@@ -166,36 +249,26 @@ def call(
     Returns:
       A `Result`.
     """
-    if callback is not None:
-        errors.check_callable(callback, name="callback", of="a step")
-    errors.check_choice(check, ("second_order", "first_order"), name="check")
-    errors.check_choice(history, (False, True, "params"), name="history")
     inputs.warn_float64((params, args))
-    params = errors.check_params(params)
-    args = arrays(args)
-    errors.check_data(args)
-    chosen = fixed_leaves(fixed, params)
-    if optimizer is None:
-        optimizer = default_optimizer(value_fn, params, chosen, bounds)
-    run, chosen = released(optimizer, params, chosen)
-    _check_optimizer(run, bounds)
-    box = parse(bounds, params)
-    live.check(progress)
-    limits = limits_of(gtol, ftol, xtol, max_steps, params)
-    static = Static(
-        value_fn=inputs.hashable(value_fn),
-        optimizer=run,
-        fixed=chosen,
-        flat=inputs.may_ravel(params),
+    here = checked(
+        value_fn,
+        params,
+        optimizer,
         caller=caller,
+        args=args,
         has_aux=has_aux,
+        fixed=fixed,
+        bounds=bounds,
+        gtol=gtol,
+        ftol=ftol,
+        xtol=xtol,
+        max_steps=max_steps,
         check=check,
+        callback=callback,
         history=history,
-        rows=inputs.rows(max_steps) if history else 0,
-        callback=None if callback is None else inputs.hashable(callback),
         progress=progress,
     )
-    result = solve(static, params, args, data or {}, limits, state, box)
+    result = solve(here.static, here.params, here.args, data or {}, here.limits, state, here.box)
     if result.history is None:
         return result
     return dataclasses.replace(result, history=inputs.trimmed(result.history))

@@ -16,7 +16,7 @@ from hesskit.core.method import is_small
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.solvers import progress
-from hesskit.solvers.driver import Driver, Report
+from hesskit.solvers.driver import Driver, Point, Report
 from hesskit.solvers.result import History
 
 
@@ -60,6 +60,38 @@ class Loop(NamedTuple):
     num_grads: Array
     num_products: Array
     history: History | None
+
+
+class End(NamedTuple):
+    """What an answer needs of a loop that stopped; its fields are those of `Report` and `Loop`."""
+
+    best: Point
+    aux: Any
+    at_rest: Array
+    indefinite: Array
+    at_floor: Array
+    status: Array
+    num_steps: Array
+    num_values: Array
+    num_grads: Array
+    num_products: Array
+
+
+def end(loop: Loop) -> End:
+    """The end of a loop."""
+    report = loop.report
+    return End(
+        best=report.best,
+        aux=report.aux,
+        at_rest=report.at_rest,
+        indefinite=report.indefinite,
+        at_floor=report.at_floor,
+        status=loop.status,
+        num_steps=loop.num_steps,
+        num_values=loop.num_values,
+        num_grads=loop.num_grads,
+        num_products=loop.num_products,
+    )
 
 
 def _record(history: History | None, report: Report, loop: Loop) -> History | None:
@@ -186,31 +218,36 @@ def _watch(
     return jnp.where(stop & (status == Status.RUNNING), Status.USER_STOP, status)
 
 
-def run(
-    engine: Driver,
-    carry: Any,
-    static: Static,
-    limits: Limits,
-    *,
-    empty: Report,
-    present: Callable[[Params], Params],
-) -> Loop:
-    """The loop: one call site of `advance`; the first trip evaluates the start.
+def first(carry: Any, static: Static, empty: Report) -> Loop:
+    """The loop before its first trip, which evaluates the start.
 
     Args:
-      engine: what advances.
-      carry: where it begins.
+      carry: where the driver begins.
       static: what the compiled program depends on.
-      limits: when to stop.
       empty: a report of the right shapes.
-      present: from the driver's real free parameters to the user's, for the callback.
 
     Returns:
-      The loop at its end.
+      A `Loop`.
     """
     none = jnp.zeros((), jnp.int32)
     history = _empty_history(static, empty.now.params)
-    first = Loop(carry, empty, none, none, none - 1, none, none, none, history)
+    return Loop(carry, empty, none, none, none - 1, none, none, none, history)
+
+
+def trip(
+    engine: Driver, static: Static, limits: Limits, present: Callable[[Params], Params]
+) -> Callable[[Loop], Loop]:
+    """One trip of the loop: one call site of `advance`.
+
+    Args:
+      engine: what advances.
+      static: what the compiled program depends on.
+      limits: when to stop.
+      present: from the driver's real free parameters to the user's, for the callback.
+
+    Returns:
+      A function from the loop to the loop one step on.
+    """
     looks = engine.leaves and static.check == "second_order"
 
     def body(loop: Loop) -> Loop:
@@ -238,4 +275,21 @@ def run(
             status=status.astype(jnp.int32), history=_record(loop.history, report, new)
         )
 
-    return jax.lax.while_loop(lambda loop: loop.status == Status.RUNNING, body, first)
+    return body
+
+
+def run(
+    engine: Driver,
+    carry: Any,
+    static: Static,
+    limits: Limits,
+    *,
+    empty: Report,
+    present: Callable[[Params], Params],
+) -> Loop:
+    """The whole loop; arguments as in `first` and `trip`."""
+    return jax.lax.while_loop(
+        lambda loop: loop.status == Status.RUNNING,
+        trip(engine, static, limits, present),
+        first(carry, static, empty),
+    )

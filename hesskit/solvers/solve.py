@@ -7,7 +7,7 @@ nothing.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,6 +107,91 @@ def _suited(
     return special(box, tree.size(jax.eval_shape(fn.inner, point)[0]) if structured else None)
 
 
+class Ready(NamedTuple):
+    """A solve before its loop: the driver, where it begins, and what leads back to the user.
+
+    `present` maps real free parameters to the user's; `run` is the machine, None for an optax
+    transformation; `fn` the objective of `point`, with aux, and `box` its bounds.
+    """
+
+    engine: driver.Driver
+    point: Params
+    blank: driver.Report
+    present: Callable[[Params], Params]
+    run: Method | None
+    fn: Callable[[Params], Any]
+    box: Bounds | None
+
+
+def ready(
+    static: Static,
+    params: Params,
+    args: Any,
+    data: dict[str, Any],
+    limits: Limits,
+    bounds: Bounds | None,
+) -> Ready:
+    """The driver of a problem; arguments as in `solve`."""
+    bound = objective.bind(
+        static.value_fn, args=args, data=data, has_aux=static.has_aux, caller=static.caller
+    )
+    free, frozen = select.split(params, static.fixed)
+    run = getattr(static.optimizer, "method", None)
+    parts = objective.split(free)
+    flat = static.flat and run is not None and run.any_structure
+    point = tree.ravel(parts) if flat else parts
+
+    def present(real: Params) -> Params:
+        whole = tree.unravel(real, parts) if flat else real
+        return select.merge(objective.join(whole, free), frozen)
+
+    fn = objective.precompose(bound, present)
+    aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
+    box = _box(bounds, static.fixed, free, flat)
+    run = _suited(static, run, fn, point, box)
+    problem = driver.Problem(fn, limits.tolerance, aux)
+    if run is not None:
+        engine = driver.machine(run, problem)
+    else:
+        engine = driver.updated(optax.with_extra_args_support(static.optimizer), problem, free)
+    return Ready(engine, point, driver.blank(point, aux), present, run, fn, box)
+
+
+def answer(static: Static, here: Ready, end: loop.End) -> dict[str, Any]:
+    """The fields of a result that belong to the end of the loop, after the last look.
+
+    Args:
+      static: what the program depends on.
+      here: the solve.
+      end: where its loop stopped.
+
+    Returns:
+      All fields of `Result` but `history` and `state`.
+    """
+    best, status, indefinite, num_products = end.best, end.status, end.indefinite, end.num_products
+    small = is_small(best.grad_norm, tree.coarsest_eps(here.point))
+    if static.check == "second_order" and not (here.run is not None and here.run.leaves_saddles):
+        wanted = jnp.isin(status, jnp.array(TOLERANCES, status.dtype)) & (end.at_rest | small)
+        found, finite, spent = _negative_curvature(here.fn, best.params, here.box, wanted)
+        status = jnp.where(finite, jnp.where(found, Status.SADDLE, status), Status.SINGULAR)
+        status = status.astype(jnp.int32)
+        indefinite, num_products = indefinite | found, num_products + spent
+    return {
+        "params": here.present(best.params),
+        "value": best.value,
+        "grad_norm": best.grad_norm,
+        "status": status,
+        "stationary": (end.at_rest | small | end.at_floor)
+        & ~(indefinite & (static.check == "second_order")),
+        "num_steps": end.num_steps,
+        "num_values": end.num_values,
+        "num_grads": end.num_grads,
+        "num_products": num_products,
+        "aux": end.aux,
+        "method": getattr(static.optimizer, "name", "optax"),
+    }
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def solve(
     static: Static,
@@ -131,54 +216,10 @@ def solve(
     Returns:
       A `Result`.
     """
-    bound = objective.bind(
-        static.value_fn, args=args, data=data, has_aux=static.has_aux, caller=static.caller
-    )
-    free, frozen = select.split(params, static.fixed)
-    run = getattr(static.optimizer, "method", None)
-    parts = objective.split(free)
-    flat = static.flat and run is not None and run.any_structure
-    point = tree.ravel(parts) if flat else parts
-
-    def present(real: Params) -> Params:
-        whole = tree.unravel(real, parts) if flat else real
-        return select.merge(objective.join(whole, free), frozen)
-
-    fn = objective.precompose(bound, present)
-    aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
-    box = _box(bounds, static.fixed, free, flat)
-    run = _suited(static, run, fn, point, box)
-    problem = driver.Problem(fn, limits.tolerance, aux)
-    if run is not None:
-        engine = driver.machine(run, problem)
-    else:
-        engine = driver.updated(optax.with_extra_args_support(static.optimizer), problem, free)
-    carry, blank = _begin(engine, point, state), driver.blank(point, aux)
-    out = loop.run(engine, carry, static, limits, empty=blank, present=present)
-    report, best, status, num_products = out.report, out.report.best, out.status, out.num_products
-    at_rest, indefinite, history = report.at_rest, report.indefinite, out.history
-    small = is_small(best.grad_norm, tree.coarsest_eps(point))
-    if static.check == "second_order" and not (run is not None and run.leaves_saddles):
-        wanted = jnp.isin(status, jnp.array(TOLERANCES, status.dtype)) & (at_rest | small)
-        found, finite, spent = _negative_curvature(fn, best.params, box, wanted)
-        status = jnp.where(finite, jnp.where(found, Status.SADDLE, status), Status.SINGULAR)
-        status = status.astype(jnp.int32)
-        indefinite, num_products = indefinite | found, num_products + spent
+    here = ready(static, params, args, data, limits, bounds)
+    carry = _begin(here.engine, here.point, state)
+    out = loop.run(here.engine, carry, static, limits, empty=here.blank, present=here.present)
+    history = out.history
     if history is not None and history.params is not None:
-        history = history._replace(params=jax.vmap(present)(history.params))
-    return Result(
-        params=present(best.params),
-        value=best.value,
-        grad_norm=best.grad_norm,
-        status=status,
-        stationary=(at_rest | small | report.at_floor)
-        & ~(indefinite & (static.check == "second_order")),
-        num_steps=out.num_steps,
-        num_values=out.num_values,
-        num_grads=out.num_grads,
-        num_products=num_products,
-        aux=report.aux,
-        history=history,
-        state=out.carry,
-        method=getattr(static.optimizer, "name", "optax"),
-    )
+        history = history._replace(params=jax.vmap(here.present)(history.params))
+    return Result(**answer(static, here, loop.end(out)), history=history, state=out.carry)

@@ -1,0 +1,148 @@
+"""The compiled solve behind the `_many` solvers: the machine of one problem on lanes (lanes.py)."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from hesskit.core import errors
+from hesskit.core.bounds import Bounds, parse
+from hesskit.core.status import Status
+from hesskit.core.types import Array, Params
+from hesskit.solvers import lanes, loop
+from hesskit.solvers.batch import Batch, batched
+from hesskit.solvers.call import checked
+from hesskit.solvers.loop import Limits, Static
+from hesskit.solvers.many_result import ManyResult
+from hesskit.solvers.solve import answer, ready
+
+LANES = 256
+"""Problems at once: few enough for the caches and for a short end, when the queue is empty, and
+many enough that starting the program's parts costs little (benchmarks/many.py)."""
+
+
+def _own_keys(carry: Any, index: Array) -> Any:
+    """The carry with each key of `jax.random` in it made the problem's own."""
+
+    def fold(leaf: Any) -> Any:
+        leaf = errors.strong_array(leaf)
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.fold_in(leaf, index) if is_key and leaf.shape == () else leaf
+
+    return jax.tree.map(fold, carry)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def solve_many(
+    static: Static, count: int, batch: Batch, limits: Limits, bounds: Bounds | None
+) -> ManyResult:
+    """The compiled solves, cached on `static`, the number of lanes and shapes.
+
+    Args:
+      static: what the program depends on, of one problem.
+      count: the number of lanes.
+      batch: params, args and data by name.
+      limits: when to stop.
+      bounds: the box, like the params of one problem, or None.
+
+    Returns:
+      A `ManyResult`.
+    """
+
+    def here(mine: Any) -> Any:
+        params, args, data = batch.whole(mine)
+        return ready(static, params, args, data, limits, bounds)
+
+    def first(mine: Any, index: Array) -> loop.Loop:
+        solve = here(mine)
+        carry = _own_keys(solve.engine.start(solve.point), index)
+        return loop.first(carry, static, solve.blank)
+
+    def step(mine: Any, state: loop.Loop) -> loop.Loop:
+        solve = here(mine)
+        return loop.trip(solve.engine, static, limits, solve.present)(state)
+
+    task = lanes.Task(first, step, lambda state: state.status == Status.RUNNING, loop.end)
+    num = batch.num()
+    ends = lanes.run(task, batch.at, num=num, lanes=count)
+    names: list[str] = []
+
+    def finish(one: tuple[Any, loop.End]) -> dict[str, Any]:
+        mine, end = one
+        fields = answer(static, here(mine), end)
+        names.append(fields.pop("method"))
+        return fields
+
+    def ended(index: Array) -> tuple[Any, loop.End]:
+        return batch.at(index), jax.tree.map(lambda a: a[index], ends)
+
+    fields = lanes.mapped(finish, ended, num=num, lanes=count)
+    return ManyResult(**fields, history=None, state=None, method=names[0])
+
+
+def _is_outside(params: Params, box: Bounds) -> Array:
+    """Whether an entry of params is beyond its bounds, () bool; NaN is not."""
+    beyond = jax.tree.map(
+        lambda x, low, high: jnp.any((x.real < low) | (x.real > high)), params, *box
+    )
+    return functools.reduce(operator.or_, jax.tree.leaves(beyond))
+
+
+def _box(bounds: Any, batch: Batch) -> Bounds | None:
+    """The bounds, after a look at every start."""
+
+    def start(index: int) -> Params:
+        return batch.whole(jax.tree.map(lambda a: a[index], batch.mine))[0]
+
+    box = parse(bounds, start(0))
+    starts = batch.mine[0]
+    leaves = jax.tree.leaves(starts)
+    if box is None or not leaves or isinstance(leaves[0], Tracer):
+        return box
+    outside = jax.vmap(lambda mine: _is_outside(batch.whole(mine)[0], box))(batch.mine)
+    wrong = jax.device_get(outside)
+    if wrong.any():
+        index = int(wrong.argmax())
+        try:
+            parse(bounds, start(index))
+        except ValueError as error:
+            raise ValueError(f"problem {index}: {error}") from error
+    return box
+
+
+def call_many(
+    value_fn: Callable[..., Any],
+    trees: dict[str, Any],
+    optimizer: optax.GradientTransformation | None,
+    *,
+    in_axes: Any,
+    num_lanes: Any,
+    bounds: Any,
+    **options: Any,
+) -> ManyResult:
+    """The checked call of a solver of many problems.
+
+    Args:
+      value_fn: the objective.
+      trees: params, args and data by name, in the order of `in_axes`.
+      optimizer: any optax transformation, or None.
+      in_axes: which of their leaves are batched.
+      num_lanes: how many problems at once, or None.
+      bounds: the box of one problem.
+      **options: as in `call.checked`.
+
+    Returns:
+      A `ManyResult`.
+    """
+    batch = batched(trees, in_axes)
+    if num_lanes is not None:
+        errors.check_count(num_lanes, name="lanes")
+    count = LANES if num_lanes is None else int(num_lanes)
+    params, args, _ = batch.whole(jax.tree.map(lambda a: a[0], batch.mine))
+    here = checked(value_fn, params, optimizer, args=args, bounds=bounds, **options)
+    return solve_many(here.static, count, batch, here.limits, _box(bounds, batch))

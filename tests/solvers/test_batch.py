@@ -1,0 +1,60 @@
+"""`in_axes` means what it means in `jax.vmap`, and its mistakes are told."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hesskit.solvers.batch import batched
+
+PARAMS = {"a": np.zeros((5, 2)), "b": np.ones(5)}
+
+
+@pytest.mark.parametrize(
+    ("axes", "args"),
+    [
+        (0, (np.arange(5.0), np.arange(10.0).reshape(5, 2))),
+        ((0, (None, 1)), (np.arange(3.0), np.arange(10.0).reshape(2, 5))),
+        ((0, (None, -1)), ({"x": np.arange(3.0), "y": 2.0}, np.arange(5.0))),
+        ((0, None), (np.arange(3.0),)),
+        (({"a": 0, "b": None}, 0), (np.arange(5.0),)),
+        ((0, 0), ()),
+    ],
+)
+def test_it_is_that_of_vmap(axes, args):
+    expected = jax.vmap(lambda p, a: (p, a), in_axes=axes, axis_size=5)(PARAMS, args)
+    batch = batched({"params": PARAMS, "args": args}, axes)
+    assert batch.num() == 5
+    for i in (0, 4):
+        got = batch.whole(jax.tree.map(lambda a, i=i: a[i], batch.mine))
+        jax.tree.map(
+            lambda a, b, i=i: np.testing.assert_array_equal(a, np.asarray(b)[i]), got, expected
+        )
+    rows = batch.at(jnp.array([4, 4, 1]))
+    assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(rows))
+
+
+@pytest.mark.parametrize(
+    ("axes", "args", "words"),
+    [
+        (0, (np.zeros(5), np.zeros(100)), r"args\[1\] has leading size 100, params\['a'\] 5; mark"),
+        (0, (np.zeros(()),), r"args\[0\] has shape \(\) and no axis 0; mark what is shared"),
+        ((0, 2), (np.zeros(5),), r"no axis 2"),
+        (None, (), "marks nothing as batched"),
+        ((0, 0, 0), (), "does not fit"),
+        ((0, (0, 0)), (np.zeros(5),), "does not fit"),
+    ],
+)
+def test_the_words_of_mistakes(axes, args, words):
+    with pytest.raises(ValueError, match=words):
+        batched({"params": PARAMS, "args": args}, axes)
+
+
+def test_an_axis_is_an_int():
+    with pytest.raises(TypeError, match="expected an int or None"):
+        batched({"params": PARAMS, "args": ()}, (True, None))
+
+
+def test_no_problems():
+    with pytest.raises(ValueError, match="no problems"):
+        batched({"params": np.zeros((0, 2)), "args": ()}, 0)

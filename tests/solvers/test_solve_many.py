@@ -1,0 +1,32 @@
+"""The compiled solves: each problem has a key of its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import hesskit
+
+
+def noisy(scale):
+    """Steps of about 1 with noise, from a key in its state."""
+
+    def update(updates, state, params=None, **more):
+        del params, more
+        key, sub = jax.random.split(state)
+        return jax.tree.map(lambda u: 1 + scale * jax.random.normal(sub, u.shape), updates), key
+
+    return optax.GradientTransformationExtraArgs(lambda params: jax.random.key(0), update)
+
+
+def test_each_problem_has_its_own_key():
+    start = jnp.zeros((5, 2))
+    walk = hesskit.minimize_many(
+        lambda p: jnp.sum((p - 9.0) ** 2),
+        start,
+        noisy(0.1),
+        max_steps=1,
+        lanes=2,
+        check="first_order",
+    )
+    assert len(np.unique(walk.value)) == 5
