@@ -105,8 +105,17 @@ def _mapped_rows(fn: Any, axes: tuple[Any, ...], params: Params, data: Any) -> l
     """The rows of each output, from one reverse pass mapped over examples."""
     batch, named = data
     one = functools.partial(fn, **named) if named else fn
-    jacobian = jax.vmap(jax.jacrev(one), in_axes=(None, *axes))(params, *batch)
-    return stack_rows(jacobian, params)
+
+    def jacobian(params: Params, *example: Any) -> Any:
+        out, back = jax.vjp(lambda p: one(p, *example), params)
+        leaves = jax.tree.leaves(out)
+        if len(leaves) == 1 and leaves[0].size == 1 and jnp.isrealobj(leaves[0]):
+            # Not one row of a Jacobian: an axis of one makes XLA four times slower on a network.
+            return back(jax.tree.map(jnp.ones_like, out))[0]
+        return jax.jacrev(one)(params, *example)
+
+    found = jax.vmap(jacobian, in_axes=(None, *axes))(params, *batch)
+    return stack_rows(found, params)
 
 
 def stack_rows(jacobian: Any, params: Params) -> list[Params]:

@@ -13,10 +13,12 @@ descent"; Griewank & Walther (2008), chapter 3.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from hesskit.core import derivatives, per_example, tree
 from hesskit.core.derivatives import Evaluation
@@ -117,7 +119,13 @@ def _whitened(outer: Any, outputs: Any, push: Any, pull: Any, params: Params) ->
 
 
 def _whiten_columns(outer: Any, outputs: Any, jacobian: Array) -> Array:
-    def whiten(column: Array) -> Array:
-        return tree.ravel(outer.whiten(outputs, tree.unravel(column, outputs)))
-
-    return jax.vmap(whiten, in_axes=1, out_axes=1)(jacobian)
+    n, leaves = jacobian.shape[1], jax.tree.leaves(outputs)
+    ends = list(itertools.accumulate(leaf.size for leaf in leaves))
+    blocks = [
+        jacobian[end - leaf.size : end].reshape(*leaf.shape, n).astype(leaf.dtype)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    whiten = jax.vmap(lambda v: outer.whiten(outputs, v), in_axes=-1, out_axes=-1)
+    white = whiten(jax.tree.unflatten(jax.tree.structure(outputs), blocks))
+    rows = [leaf.reshape(-1, n).astype(jacobian.dtype) for leaf in jax.tree.leaves(white)]
+    return jnp.concatenate(rows)

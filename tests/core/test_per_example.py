@@ -55,6 +55,7 @@ def test_rows_are_those_of_the_jacobian(dtype):
     inners = [
         lambda p: (hesskit.per_example(one)(p, x), None),
         lambda p: (hesskit.per_example(pair)(p, x), None),
+        lambda p: (hesskit.per_example(lambda p, x: (one(p, x)[None],))(p, x), None),
         lambda p: (
             {"z": hesskit.per_example(one)(p, x), "a": hesskit.per_example(pair)(p, 2 * x)},
             None,
