@@ -7,9 +7,9 @@ At parameters x, with gradient g and Gauss-Newton matrix G, each new point takes
 by conjugate gradients whose first direction is the solution before, in the norm of Kronecker
 factors of each leaf, until a product earns less than the average so far. One trial per update: the
 last iterate first; after a rejection one that was passed (CG backtracking, which spends no
-product), or the last one shortened. lambda follows the ratio of what f fell by to what (1) promised
-(Nielsen 1999), and a rejection multiplies it by 2 to 4. The curvature may come from other data than
-the gradient, such as a part of them.
+product), or the last one shortened. lambda follows the ratio of what f fell by to what the undamped
+model promised (Nielsen 1999), and a rejection multiplies it by 2 to 4. The curvature may come from
+other data than the gradient, such as a part of them.
 
 Source: Martens (2010), "Deep learning via Hessian-free optimization"; Martens & Sutskever (2012),
 "Training deep and recurrent networks with Hessian-free optimization", sections 7 to 13; Martens &
@@ -49,8 +49,8 @@ def hessian_free(
         best length, so that no part of it has to be chosen. None means 1.
       preconditioner: a `Preconditioner`; None means none. By default
         `hesskit.leafwise_preconditioner()`: without one, CG on a deep net spends most of its
-        products on the scales of the layers (on a digits autoencoder the error after equal time was
-        ten times as large).
+        products on the scales of the layers (on a digits autoencoder the error after 5 s was seven
+        times as large).
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
