@@ -1,6 +1,13 @@
 """hesskit: second-order optimization for JAX."""
 
+from hesskit.analysis._critical import CriticalKind, CriticalPoint
+from hesskit.analysis.classify_critical_point import classify_critical_point
+from hesskit.analysis.condition_number import ConditionNumber, condition_number
+from hesskit.analysis.definiteness import Definiteness, definiteness
 from hesskit.analysis.diagonals import Diagonals, compare_diagonals
+from hesskit.analysis.eigenpairs import Eigenpairs, eigenpairs
+from hesskit.analysis.find_critical_point import find_critical_point, find_critical_points
+from hesskit.analysis.taylor import RemainderOrder, TaylorModel, taylor
 from hesskit.core import losses
 from hesskit.core.check import check_value_fn
 from hesskit.core.composite import composite
@@ -15,6 +22,7 @@ from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
 from hesskit.curvature.leafwise import leafwise_preconditioner
+from hesskit.linalg.inertia import DefiniteKind
 from hesskit.linalg.operator import Operator, Preconditioner
 from hesskit.solvers.band import Band
 from hesskit.solvers.curve_fit import curve_fit
@@ -50,23 +58,37 @@ from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
 __all__ = [
     "Band",
+    "ConditionNumber",
+    "CriticalKind",
+    "CriticalPoint",
+    "DefiniteKind",
+    "Definiteness",
     "Derived",
     "Diagonals",
+    "Eigenpairs",
     "FitResult",
     "Laplace",
     "ManyResult",
     "Operator",
     "Preconditioner",
+    "RemainderOrder",
     "Result",
     "Status",
+    "TaylorModel",
     "adahessian",
     "check_value_fn",
+    "classify_critical_point",
     "compare_diagonals",
     "composite",
+    "condition_number",
     "cubic_newton",
     "curve_fit",
     "damped_newton",
+    "definiteness",
     "diagonal_preconditioner",
+    "eigenpairs",
+    "find_critical_point",
+    "find_critical_points",
     "fisher_operator",
     "freeze",
     "gauss_newton",
@@ -111,6 +133,7 @@ __all__ = [
     "score_objective",
     "sophia",
     "ssbroyden",
+    "taylor",
     "trust_region",
     "value_and_grad_from_state",
 ]

@@ -54,7 +54,9 @@ MAY_IMPORT = {
         {"core", "linalg", "curvature", "transforms", "solvers"}, {"jax", "optax", "tqdm"}
     ),
     "analysis": Layer(
-        {"core", "linalg", "curvature", "solvers", "analysis"}, {"jax", "optax"}, siblings=set()
+        {"core", "linalg", "curvature", "solvers", "analysis"},
+        {"jax", "optax"},
+        siblings={"_critical", "_entry"},
     ),
     "plots": Layer({"core", "analysis", "plots"}, {"numpy", "matplotlib"}, siblings={"_axes"}),
     "": Layer(

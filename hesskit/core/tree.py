@@ -182,7 +182,7 @@ def negligible(step: Params, x: Params) -> Array:
     return functools.reduce(jnp.logical_and, flags, jnp.array(True))
 
 
-def pseudo_random_like(x: Params, seed: int | Array = 0) -> Params:
+def pseudo_random_like(x: Params, seed: Scalar = 0) -> Params:
     """A fixed vector of entries uniform in (-sqrt 3, sqrt 3), of variance 1: always the same.
 
     An integer hash of each entry's place (Wellons 2018, "lowbias32"): a few instructions where a
@@ -190,7 +190,7 @@ def pseudo_random_like(x: Params, seed: int | Array = 0) -> Params:
 
     Args:
       x: gives structure, shapes, dtypes and shardings.
-      seed: another vector for another seed, () int32 or an int.
+      seed: an integer, which may be traced; another vector for another seed.
 
     Returns:
       A pytree like `x`, real.
@@ -200,7 +200,7 @@ def pseudo_random_like(x: Params, seed: int | Array = 0) -> Params:
     return jax.tree.unflatten(structure, draws)
 
 
-def _hashed(leaf: Array, salt: int | Array) -> Array:
+def _hashed(leaf: Array, salt: Scalar) -> Array:
     place = jnp.full(leaf.shape, salt, jnp.uint32)
     for axis in range(leaf.ndim):
         along = jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)

@@ -23,43 +23,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, layout, objective, tree
+from hesskit.core import errors, objective, tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.keys import as_key
 from hesskit.core.structured import Outer
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg.operator import Preconditioner
+from hesskit.linalg.probes import signs
 
 BLOCK = 32
 """Products found at once by `exact`."""
-WORD = 32
-"""Bits of a word of the generator."""
-
-
-def signs(key: Array, like: Params) -> Params:
-    """Independent signs, +1 or -1 with equal chances, in the shapes and dtypes of `like`.
-
-    Each word of the generator gives 32 of them: `jax.random.rademacher` spends a word on each, on a
-    CPU five times as long.
-
-    Args:
-      key: a key, ().
-      like: gives structure, shapes, dtypes and shardings.
-
-    Returns:
-      A pytree like `like`.
-    """
-    leaves, structure = jax.tree.flatten(like)
-    counts = [-(-leaf.size // WORD) for leaf in leaves]
-    words = jax.random.bits(key, (sum(counts),), jnp.uint32)
-    place = jnp.arange(WORD, dtype=jnp.uint32)
-    drawn, start = [], 0
-    for leaf, count in zip(leaves, counts, strict=True):
-        bits = (words[start : start + count, None] >> place[None, :]) & jnp.uint32(1)
-        chosen = bits.reshape(-1)[: leaf.size].reshape(leaf.shape).astype(leaf.dtype)
-        drawn.append(layout.like(1 - 2 * chosen, leaf))
-        start += count
-    return jax.tree.unflatten(structure, drawn)
 
 
 def _mean(sample: Callable[[Array], Params], key: Array, num_samples: Any) -> Params:

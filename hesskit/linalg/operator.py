@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, objective, tree
+from hesskit.core import errors, objective, select, tree
 from hesskit.core.types import Array, Params, Product, Scalar
 from hesskit.linalg.cg import cg
 from hesskit.linalg.dense import dense
@@ -73,7 +73,7 @@ class Term:
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Operator:
-    """The symmetric matrix (1): `op(v)`, `op @ v`, `a + b`, `2 * a`, `a.shift(damping)`.
+    """The symmetric matrix (1): `op(v)`, `op @ v`, `a + b`, `2 * a`, `a.shift(c)`, `a.block("w")`.
 
     Attributes:
       terms: a tuple of `Term`, all on the same space.
@@ -139,6 +139,24 @@ class Operator:
         more = jnp.asarray(damping, self.damping.dtype)
         return dataclasses.replace(self, damping=self.damping + more)
 
+    def block(self, selector: Any) -> "Operator":
+        """The diagonal block of some leaves: of one layer, say.
+
+        Args:
+          selector: a path ("layer/w", "layer/*") or a list of paths, a prefix tree of bools, or
+            `f(path, leaf) -> bool`.
+
+        Returns:
+          An `Operator` on vectors like params with None in place of the other leaves. A product
+          costs as much as one of the whole.
+
+        Raises:
+          TypeError: the selector is none of these.
+          ValueError: it matches no leaf; the message lists the paths.
+        """
+        chosen = select.select(selector, self.like, name="block")
+        return dataclasses.replace(self, terms=tuple(_of_block(t, chosen) for t in self.terms))
+
     def dense(self, *, chunk_size: int | None = None) -> Array:
         """The matrix.
 
@@ -186,6 +204,29 @@ class Operator:
             tol = tree.coarsest_eps(self.like) ** SOLVE_TOL
         limit = 10 * tree.size(v) if max_products is None else max_products
         return _solve(self.shift(damping), v, tol, limit)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """The curvature of some leaves, the others held; its data are these and those of the whole."""
+
+    curvature: Callable[[Params, Any], Product]
+    chosen: tuple[bool, ...]
+
+    def __call__(self, params: Params, args: Any) -> Product:
+        rest, data = args
+        product = self.curvature(select.merge(rest, params), data)
+        still = tree.zeros_like(objective.split(rest))
+
+        def apply(v: Params) -> Params:
+            return select.split(product(select.merge(still, v)), self.chosen)[1]
+
+        return apply
+
+
+def _of_block(term: Term, chosen: tuple[bool, ...]) -> Term:
+    rest, params = select.split(term.params, chosen)
+    return Term(_Block(term.curvature, chosen), term.coefficient, params, (rest, term.args))
 
 
 def operator(curvature: Callable[[Params, Any], Product], params: Params, args: Any) -> Operator:

@@ -190,6 +190,15 @@ class Streamed(Operator):
 
     __rmul__ = __mul__
 
+    def block(self, selector: Any) -> "Streamed":
+        """The diagonal block of some leaves; see `Operator.block`."""
+        first = super().block(selector)
+
+        def make(value_fn: Callable[..., Any], args: Any, index: int) -> Operator:
+            return self.make(value_fn, args, index).block(selector)
+
+        return dataclasses.replace(self, terms=first.terms, make=make)
+
     def dense(self, *, chunk_size: int | None = None) -> Array:
         """The matrix, (n, n), in one pass; see `Operator.dense`."""
         total = self.damping * jnp.eye(self.shape[0], dtype=self.damping.dtype)

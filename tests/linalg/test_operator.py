@@ -88,6 +88,19 @@ def test_product_matrix_sum_multiple_and_shift_are_those_of_the_dense_matrix():
     assert op.shape == (8, 8)
 
 
+def test_a_block_is_that_of_the_dense_matrix():
+    op = 2.0 * hessian_operator(loss, POINT, args=DATA).shift(1.0)
+    block = op.block("w")
+    expected = 2 * (reference(POINT) + np.eye(8))[2:, 2:]
+    np.testing.assert_allclose(block.dense(), expected, rtol=1e-5, atol=1e-5)
+    v = {"b": None, "w": vector()["w"]}
+    found = block @ v
+    assert found["b"] is None
+    np.testing.assert_allclose(tree.ravel(found), expected @ tree.ravel(v), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="block='c' matches no leaf; the paths are b, w"):
+        op.block("c")
+
+
 def test_solve_is_the_inverse_and_nan_where_the_matrix_is_indefinite():
     op = hessian_operator(loss, POINT, args=DATA)
     lowest = float(np.linalg.eigvalsh(reference(POINT))[0])

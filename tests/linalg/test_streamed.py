@@ -67,6 +67,7 @@ def test_algebra_and_solves(float64, batches):
     truth = 2 * np.asarray(hesskit.gauss_newton_operator(loss, p, args=args).dense()) + np.eye(3)
     np.testing.assert_allclose(op @ p, truth @ P, rtol=1e-12)
     np.testing.assert_allclose(op.dense(), truth, rtol=1e-12)
+    np.testing.assert_allclose(op.block(lambda path, leaf: True).dense(), truth, rtol=1e-12)
     expected = np.linalg.solve(truth + 0.1 * np.eye(3), P)
     np.testing.assert_allclose(op.solve(p, 0.1, tol=1e-12), expected, rtol=1e-9)
 

@@ -1,0 +1,96 @@
+"""How an answer speaks: words for its codes, a few lines for people, the same in a notebook.
+
+An answer is a NamedTuple of arrays, so that it passes through `jit` and `vmap`; inside them a kind
+is an int32 code, and outside a member of its enum.
+"""
+
+import html
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from hesskit.core.types import Array
+
+Answer = TypeVar("Answer", bound=type)
+MOST = 6
+"""Numbers of a row that are shown, half of them from either end."""
+
+
+class Kind(IntEnum):
+    """A code that prints as its name."""
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        """The name."""
+        return format(self.name, spec)
+
+
+def word(kind: type[Kind], code: Any) -> Any:
+    """The member of `kind` where `code` is one known number; else the codes themselves."""
+    if isinstance(code, Tracer) or jnp.ndim(code) > 0:
+        return code
+    return kind(int(code))
+
+
+def row(values: Array) -> str:
+    """The numbers of an array in one short line.
+
+    Args:
+      values: (k,), known.
+
+    Returns:
+      At most `MOST` numbers of five digits, with dots where some are left out.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> row(jnp.arange(9.0))
+      '0, 1, 2, ..., 6, 7, 8'
+    """
+    texts = [f"{float(v):.5g}" for v in values[: MOST // 2]]
+    if len(values) > MOST:
+        texts.append("...")
+    rest = values[MOST // 2 :] if len(values) <= MOST else values[-(MOST // 2) :]
+    return ", ".join([*texts, *(f"{float(v):.5g}" for v in rest)])
+
+
+def preformatted(text: str) -> str:
+    """The text as a notebook shows it."""
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def printed(scalar: str, lines: Callable[[Any], list[str]]) -> Callable[[Answer], Answer]:
+    """A class decorator: `print` and a notebook show `lines(answer)`.
+
+    Args:
+      scalar: the name of a field of shape () in one answer: a batch of answers is told by it.
+      lines: the text of a known answer.
+
+    Returns:
+      The decorator.
+    """
+
+    def decorate(cls: Answer) -> Answer:
+        def text(self: Any) -> str:
+            leaves = jax.tree.leaves(self)
+            if any(isinstance(leaf, Tracer) for leaf in leaves):
+                return f"{cls.__name__}: not known inside jit"
+            shape = jnp.shape(getattr(self, scalar))
+            if shape:
+                return f"{cls.__name__}: a batch of shape {shape}"
+            return "\n".join(lines(self))
+
+        def notebook(self: Any) -> str:
+            return preformatted(text(self))
+
+        for name, method in (("__repr__", text), ("__str__", text), ("_repr_html_", notebook)):
+            setattr(cls, name, method)
+        return cls
+
+    return decorate

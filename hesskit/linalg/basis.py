@@ -1,0 +1,99 @@
+r"""A few vectors in memory, one a row of each leaf: Q' of shape (m, *shape).
+
+    coefficients  Q'x,     combination  Q c,     combinations  Q C'         (1)
+
+as matrix products at HIGHEST precision in at least float32; where a leaf is laid out along the axes
+of an explicit mesh, as products and sums that keep its layout.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import layout, tree
+from hesskit.core.types import Array, Params
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def size(rows: Params) -> int:
+    """The number m of vectors."""
+    return jax.tree.leaves(rows)[0].shape[0]
+
+
+def coefficients(rows: Params, x: Params) -> Array:
+    """Q'x, (m,)."""
+    if _spread(rows):
+        return jax.vmap(tree.vdot, in_axes=(0, None))(rows, x)
+
+    def leaf(a: Array, b: Array) -> Array:
+        return jnp.matmul(
+            a.reshape(a.shape[0], -1), b.reshape(-1).astype(a.dtype), precision=HIGHEST
+        )
+
+    return _sum(jax.tree.map(leaf, rows, x), tree.result_dtype(rows))
+
+
+def combination(rows: Params, c: Array) -> Params:
+    """The vector Q c, for c (m,), in the dtypes of the rows."""
+    return jax.tree.map(lambda a: a[0], combinations(rows, c[None, :]))
+
+
+def combinations(rows: Params, c: Array) -> Params:
+    """The p vectors Q c_i for c (p, m), one a row."""
+    if _spread(rows):
+
+        def one(r: Array) -> Params:
+            return jax.tree.map(lambda a: jnp.sum(a, axis=0), jax.vmap(tree.scale)(r, rows))
+
+        return jax.vmap(one)(c)
+
+    def leaf(a: Array) -> Array:
+        out = jnp.matmul(c.astype(a.dtype), a.reshape(a.shape[0], -1), precision=HIGHEST)
+        return out.reshape(c.shape[0], *a.shape[1:])
+
+    return jax.tree.map(leaf, rows)
+
+
+def gram(rows: Params, others: Params) -> Array:
+    """The inner products of two sets, (m, k)."""
+    return jax.vmap(lambda x: coefficients(rows, x), out_axes=1)(others)
+
+
+def orthonormal(rows: Params) -> Params:
+    """An orthonormal basis of the span of the rows, by Gram-Schmidt done twice, one after another.
+
+    Args:
+      rows: m vectors, (m, *shape) each leaf.
+
+    Returns:
+      m rows; zero where a row is in the span of those before it.
+    """
+    num = size(rows)
+    index = jnp.arange(num, dtype=jnp.int32)
+    eps = jnp.finfo(tree.result_dtype(rows)).eps
+
+    def step(i: Array, done: Params) -> Params:
+        x = jax.tree.map(lambda a: a[i], rows)
+        before = tree.norm(x)
+        for _ in range(2):
+            c = jnp.where(index < i, coefficients(done, x), 0)
+            x = tree.sub(x, combination(done, c))
+        after = tree.norm(x)
+        new = after > 100 * eps * before
+        q = tree.scale(jnp.where(new, 1 / jnp.where(new, after, 1), 0), x)
+        return jax.tree.map(lambda a, b: a.at[i].set(b), done, q)
+
+    return jax.lax.fori_loop(0, num, step, jax.tree.map(jnp.zeros_like, rows))
+
+
+def _spread(rows: Params) -> bool:
+    return any(layout.explicit(a) is not None for a in jax.tree.leaves(rows))
+
+
+def _sum(parts: Any, dtype: jnp.dtype) -> Array:
+    first, *rest = (a.astype(dtype) for a in jax.tree.leaves(parts))
+    for part in rest:
+        first = first + part
+    return first
