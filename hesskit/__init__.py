@@ -4,10 +4,15 @@ from hesskit.analysis._critical import CriticalKind, CriticalPoint
 from hesskit.analysis.classify_critical_point import classify_critical_point
 from hesskit.analysis.condition_number import ConditionNumber, condition_number
 from hesskit.analysis.definiteness import Definiteness, definiteness
+from hesskit.analysis.diagonal import Diagonal, diagonal
 from hesskit.analysis.diagonals import Diagonals, compare_diagonals
+from hesskit.analysis.effective_dimension import EffectiveDimension, effective_dimension
 from hesskit.analysis.eigenpairs import Eigenpairs, eigenpairs
 from hesskit.analysis.find_critical_point import find_critical_point, find_critical_points
+from hesskit.analysis.logdet import LogDet, logdet
+from hesskit.analysis.spectral_density import SpectralDensity, spectral_density
 from hesskit.analysis.taylor import RemainderOrder, TaylorModel, taylor
+from hesskit.analysis.trace import Trace, trace
 from hesskit.core import losses
 from hesskit.core.check import check_value_fn
 from hesskit.core.composite import composite
@@ -64,17 +69,22 @@ __all__ = [
     "DefiniteKind",
     "Definiteness",
     "Derived",
+    "Diagonal",
     "Diagonals",
+    "EffectiveDimension",
     "Eigenpairs",
     "FitResult",
     "Laplace",
     "ManyResult",
+    "LogDet",
     "Operator",
     "Preconditioner",
     "RemainderOrder",
     "Result",
+    "SpectralDensity",
     "Status",
     "TaylorModel",
+    "Trace",
     "adahessian",
     "check_value_fn",
     "classify_critical_point",
@@ -85,7 +95,9 @@ __all__ = [
     "curve_fit",
     "damped_newton",
     "definiteness",
+    "diagonal",
     "diagonal_preconditioner",
+    "effective_dimension",
     "eigenpairs",
     "find_critical_point",
     "find_critical_points",
@@ -105,6 +117,7 @@ __all__ = [
     "least_squares",
     "least_squares_loss",
     "levenberg_marquardt",
+    "logdet",
     "losses",
     "masked",
     "microbatched",
@@ -132,8 +145,10 @@ __all__ = [
     "scale_by_trust_region",
     "score_objective",
     "sophia",
+    "spectral_density",
     "ssbroyden",
     "taylor",
+    "trace",
     "trust_region",
     "value_and_grad_from_state",
 ]

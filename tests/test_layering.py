@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "analysis": Layer(
         {"core", "linalg", "curvature", "solvers", "analysis"},
         {"jax", "optax"},
-        siblings={"_critical", "_entry"},
+        siblings={"_critical", "_entry", "_spectrum"},
     ),
     "plots": Layer({"core", "analysis", "plots"}, {"numpy", "matplotlib"}, siblings={"_axes"}),
     "": Layer(

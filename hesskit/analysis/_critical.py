@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from hesskit.analysis import _entry
+from hesskit.analysis import _entry, _spectrum
 from hesskit.core import answer, errors, objective, tree
 from hesskit.core.answer import Kind
 from hesskit.core.derivatives import linearized, value_and_grad
@@ -170,7 +170,7 @@ def _second_order(
     assert at.product is not None
     w, q = signs.eigen(densely(at.product, point))
     n, largest = w.shape[0], jnp.max(jnp.abs(w))
-    tol = _entry.tolerance_of(tolerance, largest, n, tree.coarsest_eps(params))
+    tol = _spectrum.tolerance_of(tolerance, largest, n, tree.coarsest_eps(params))
     within, inertia = grad_tolerance(gtol, largest, params), signs.count(w, tol)
     grad_norm = tree.norm(at.grad)
     return CriticalPoint(
@@ -202,7 +202,7 @@ def _by_ends(
     """The second derivative test with the ends of the spectrum."""
     fn, point = objective.real(value_fn, params, args=args, caller=caller)
     at = value_and_grad(fn, point)
-    tol = _entry.tolerance_of(tolerance, pairs.norm, tree.size(point), tree.coarsest_eps(params))
+    tol = _spectrum.tolerance_of(tolerance, pairs.norm, tree.size(point), tree.coarsest_eps(params))
     within, grad_norm = grad_tolerance(gtol, pairs.norm, params), tree.norm(at.grad)
     definite = signs.kind_of_ends(pairs.values, pairs.residual_norms, tol)
     return CriticalPoint(
@@ -273,7 +273,7 @@ def classify(
     fn = inputs.hashable(errors.check_callable(value_fn, name="value_fn"))
     op = _entry.as_operator(fn, params, args=args, caller=caller)
     if not _entry.takes_dense(op, dense):
-        pairs = _entry.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
+        pairs = _spectrum.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
         return _by_ends(params, args, pairs, tolerance, gtol, value_fn=fn, caller=caller)
     found = _second_order(params, args, tolerance, gtol, value_fn=fn, caller=caller)
     decided = not isinstance(found.code, Tracer) and found.kind != CriticalKind.INCONCLUSIVE

@@ -15,23 +15,15 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from hesskit.core import errors, objective, tree
-from hesskit.core.keys import as_key
 from hesskit.core.types import Array, Params, Product
 from hesskit.curvature.hessian import hessian_operator
 from hesskit.linalg.dense import dense as densely
-from hesskit.linalg.inertia import zero_tolerance
 from hesskit.linalg.operator import Operator, operator
-from hesskit.linalg.probes import normal
 from hesskit.linalg.streamed import Streamed
-from hesskit.linalg.thick_restart import NEGLIGIBLE, Pairs, eigenpairs
 from hesskit.solvers import inputs
 
 DENSE_LIMIT = 1000
 """Parameters up to which the matrix is formed: n products, and seconds of an `eigh` beyond it."""
-LEAST_ROWS, MORE_ROWS = 40, 20
-"""Vectors kept in memory: twice what is wanted (scipy and ARPACK) and some, at least 40."""
-MOST_CYCLES = 50
-"""Products at most, in units of the vectors kept: a bulk at zero never converges."""
 
 
 def _matrix_curvature(params: Params, args: Any) -> Product:
@@ -179,7 +171,7 @@ def _dense(op: Operator) -> Array:
 
 def is_small(op: Operator) -> bool:
     """Whether the matrix is formed."""
-    return tree.size(objective.split(op.like)) <= DENSE_LIMIT
+    return size_of(op) <= DENSE_LIMIT
 
 
 def eps_of(op: Operator) -> float:
@@ -193,69 +185,6 @@ def takes_dense(op: Operator, dense: bool | None) -> bool:
     return is_small(op) if dense is None else bool(dense)
 
 
-def pairs_at_ends(
-    op: Operator,
-    *,
-    lowest: int,
-    highest: int,
-    key: Any = 0,
-    tol: Any = None,
-    max_products: Any = None,
-    num_rows: int | None = None,
-    squared: bool = False,
-) -> Pairs:
-    """Eigenpairs at the ends of the spectrum; see `hesskit.eigenpairs` for the defaults.
-
-    Args:
-      op: the operator.
-      lowest: how many of the smallest.
-      highest: how many of the largest.
-      key: an int or a key, of the start.
-      tol: of residuals, relative to |H|.
-      max_products: bound.
-      num_rows: vectors in memory.
-      squared: of H^2 instead, at two products a step.
-
-    Returns:
-      `Pairs`, vectors like `real_like(op)`.
-
-    Raises:
-      ValueError: `num_rows` has no room for them.
-    """
-    errors.check_number(tol, name="tol")
-    errors.check_count(max_products, name="max_products")
-    n, wanted = tree.size(objective.split(op.like)), lowest + highest
-    room = max(MORE_ROWS + 2 * wanted, LEAST_ROWS) if num_rows is None else num_rows
-    if num_rows is not None and not wanted < num_rows:
-        raise ValueError(f"num_rows must be more than the {wanted} pairs wanted, got {num_rows}")
-    limit = MOST_CYCLES * min(room, n) if max_products is None else max_products
-    dtype = tree.result_dtype(op.like)
-    return run(
-        _of_square if squared else eigenpairs,
-        op,
-        normal(as_key(key), real_like(op)),
-        jnp.asarray(accuracy(op, tol), dtype),
-        jnp.asarray(limit, jnp.int32),
-        lowest=lowest,
-        highest=highest,
-        num_rows=min(n, room),
-    )
-
-
-def accuracy(op: Operator, tol: Any) -> Any:
-    """The tolerance of residual norms relative to |H|: as given, or eps^(2/3)."""
-    return eps_of(op) ** (2 / 3) if tol is None else tol
-
-
-def noise(op: Operator) -> float:
-    """What rounding leaves of a residual, relative to |H|."""
-    return NEGLIGIBLE * float(jnp.finfo(tree.result_dtype(op.like)).eps)
-
-
-def _of_square(product: Product, *given: Any, **static: Any) -> Pairs:
-    return eigenpairs(lambda v: product(product(v)), *given, **static)
-
-
-def tolerance_of(given: Any, largest: Array, n: int, eps: float) -> Array:
-    """What counts as a zero eigenvalue: as given, or what rounding may make."""
-    return zero_tolerance(largest, n, eps) if given is None else jnp.asarray(given, largest.dtype)
+def size_of(op: Operator) -> int:
+    """The number n of real dimensions."""
+    return tree.size(objective.split(op.like))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.analysis import _entry
+from hesskit.analysis import _entry, _spectrum
 from hesskit.core import answer, errors
 from hesskit.core.types import Array, Params
 from hesskit.linalg import inertia as signs
@@ -114,13 +114,13 @@ def condition_number(
     op = _entry.as_operator(subject, params, args=args, batches=batches, caller="condition_number")
     if _entry.takes_dense(op, dense):
         return _of_matrix(_entry.dense(op), tolerance, _entry.eps_of(op))
-    ends = _entry.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
-    tol = _entry.tolerance_of(tolerance, ends.norm, op.shape[0], _entry.eps_of(op))
+    ends = _spectrum.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
+    tol = _spectrum.tolerance_of(tolerance, ends.norm, op.shape[0], _entry.eps_of(op))
     code = signs.kind_of_ends(ends.values, ends.residual_norms, tol)
     smallest, num_products = jnp.min(jnp.abs(ends.values)), ends.num_products
     kind = answer.word(DefiniteKind, code)
     if not (isinstance(kind, DefiniteKind) and kind in DEFINITE):
-        inner = _entry.pairs_at_ends(
+        inner = _spectrum.pairs_at_ends(
             op, lowest=1, highest=0, key=key, max_products=max_products, squared=True
         )
         of_square = jnp.sqrt(jnp.maximum(inner.values[0], 0))
@@ -142,7 +142,7 @@ def condition_number(
 def _of_matrix(matrix: Array, tolerance: Any, eps: float) -> ConditionNumber:
     w, _ = signs.eigen(matrix)
     smallest, largest = jnp.min(jnp.abs(w)), jnp.max(jnp.abs(w))
-    tol = _entry.tolerance_of(tolerance, largest, w.shape[0], eps)
+    tol = _spectrum.tolerance_of(tolerance, largest, w.shape[0], eps)
     return ConditionNumber(
         value=_ratio(largest, smallest, tol),
         code=signs.kind_of(signs.count(w, tol), w.shape[0]),

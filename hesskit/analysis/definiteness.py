@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.analysis import _entry
+from hesskit.analysis import _entry, _spectrum
 from hesskit.core import answer, errors
 from hesskit.core.types import Array, Params
 from hesskit.linalg import inertia as signs
@@ -131,7 +131,7 @@ def definiteness(
     op = _entry.as_operator(subject, params, args=args, batches=batches, caller="definiteness")
     if _entry.takes_dense(op, dense):
         return _of_matrix(_entry.dense(op), tolerance, _entry.eps_of(op))
-    pairs = _entry.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
+    pairs = _spectrum.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
     return _of_ends(pairs, tolerance, _entry.eps_of(op), op.shape[0])
 
 
@@ -139,7 +139,7 @@ def definiteness(
 def _of_matrix(matrix: Array, tolerance: Any, eps: float) -> Definiteness:
     w, _ = signs.eigen(matrix)
     n = w.shape[0]
-    tol = _entry.tolerance_of(tolerance, jnp.max(jnp.abs(w)), n, eps)
+    tol = _spectrum.tolerance_of(tolerance, jnp.max(jnp.abs(w)), n, eps)
     inertia = signs.count(w, tol)
     minors = None
     if n == 2:
@@ -160,7 +160,7 @@ def _of_matrix(matrix: Array, tolerance: Any, eps: float) -> Definiteness:
 
 def _of_ends(pairs: Pairs, tolerance: Any, eps: float, n: int) -> Definiteness:
     """The kind that two Ritz values with their residuals leave."""
-    tol = _entry.tolerance_of(tolerance, pairs.norm, n, eps)
+    tol = _spectrum.tolerance_of(tolerance, pairs.norm, n, eps)
     gap = pairs.residual_norms
     zero = jnp.zeros_like(tol)
     return Definiteness(

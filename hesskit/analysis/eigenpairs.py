@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.analysis import _entry
-from hesskit.core import answer, errors, objective, tree
+from hesskit.analysis import _entry, _spectrum
+from hesskit.core import answer, errors
 from hesskit.core.types import Array, Params
 
 SIDES = ("largest", "smallest", "both")
@@ -105,13 +105,13 @@ def eigenpairs(
     errors.check_choice(which, SIDES, name="which")
     errors.check_count(num, name="num")
     op = _entry.as_operator(subject, params, args=args, batches=batches, caller="eigenpairs")
-    n = tree.size(objective.split(op.like))
+    n = _entry.size_of(op)
     lowest = int(num) if which != "largest" else 0
     highest = int(num) if which != "smallest" else 0
     if lowest + highest > n:
         raise ValueError(f"num={num} at {which!r} asks for more than the {n} eigenvalues there are")
-    accuracy = _entry.accuracy(op, tol)
-    pairs = _entry.pairs_at_ends(
+    accuracy = _spectrum.accuracy(op, tol)
+    pairs = _spectrum.pairs_at_ends(
         op,
         lowest=lowest,
         highest=highest,
@@ -120,7 +120,7 @@ def eigenpairs(
         max_products=max_products,
         num_rows=num_rows,
     )
-    least = jnp.maximum(jnp.asarray(accuracy, pairs.norm.dtype), _entry.noise(op)) * pairs.norm
+    least = jnp.maximum(jnp.asarray(accuracy, pairs.norm.dtype), _spectrum.noise(op)) * pairs.norm
     return Eigenpairs(
         eigenvalues=pairs.values,
         eigenvectors=_entry.restored_rows(op, pairs.vectors),

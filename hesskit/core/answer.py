@@ -60,6 +60,13 @@ def row(values: Array) -> str:
     return ", ".join([*texts, *(f"{float(v):.5g}" for v in rest)])
 
 
+def estimate(name: str, found: Any) -> list[str]:
+    """The line of a number with `value`, `standard_error` and `num_products`."""
+    error = float(found.standard_error)
+    how = "exact" if error == 0 else f"standard error {error:.1g}"
+    return [f"{name} {float(found.value):.7g}, {how}, by {int(found.num_products)} products"]
+
+
 def preformatted(text: str) -> str:
     """The text as a notebook shows it."""
     return f"<pre>{html.escape(text)}</pre>"

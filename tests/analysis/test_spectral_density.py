@@ -1,0 +1,45 @@
+"""The density of a net's Hessian against its dense eigenvalues."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hesskit
+
+
+def problem(n=300):
+    rng = np.random.default_rng(0)
+    w = np.concatenate([rng.normal(size=n - 3) * 0.1, [5.0, 7.0, 9.0]])
+    q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    return np.sort(w), jnp.asarray((q * w) @ q.T, "float32")
+
+
+def test_moments_masses_and_the_density():
+    w, matrix = problem()
+    found = hesskit.spectral_density(matrix, num_probes=12, num_steps=40, key=3)
+    np.testing.assert_allclose(np.sum(found.weights, axis=1), 1, rtol=1e-5)
+    assert int(found.num_products) == 480
+    for k in (1, 2, 3):
+        moment = found.moment(k)
+        assert abs(moment.value - np.mean(w**k)) < 3 * moment.standard_error
+    low, high = found.ends
+    np.testing.assert_allclose([low, high], [w[0], w[-1]], atol=1e-3)
+    assert abs(found.negative_mass.value - np.mean(w < 0)) < 0.05
+    assert abs(found.outliers.value - 3) < 3 * found.outliers.standard_error + 0.3
+    grid, density = found.density(width=0.2)
+    step = grid[1] - grid[0]
+    np.testing.assert_allclose(np.sum(density.value) * step, 1, rtol=1e-3)
+    bumps = np.exp(-(((np.asarray(grid)[:, None] - w[None, :]) / 0.2) ** 2) / 2)
+    truth = bumps.mean(axis=1) / (0.2 * np.sqrt(2 * np.pi))
+    assert np.sum(np.abs(density.value - truth)) * step < 0.05
+    text = str(found).splitlines()
+    assert text[0].startswith("spectral density of 300 eigenvalues")
+    assert text[-1] == "12 probes of 40 products"
+
+
+def test_few_rows_are_seen_exactly_and_wrong_numbers_named():
+    found = hesskit.spectral_density(jnp.diag(jnp.array([1.0, 2.0])), num_probes=3)
+    assert found.nodes.shape == (3, 2)
+    np.testing.assert_allclose(found.nodes, [[1, 2]] * 3, rtol=1e-5)
+    with pytest.raises(ValueError, match="num_probes must be an integer of at least 1"):
+        hesskit.spectral_density(jnp.eye(2), num_probes=0)
