@@ -7,9 +7,7 @@ Gauss-Newton matrix is A'A and its gradient A'b, and with a positive diagonal D,
 
 the model |A s + b|^2 / 2 separates in t = V' D s: |S t + c|^2 / 2 and a constant. Its condition is
 that of A, where the normal equations have its square. Directions with S_i <= max(m, n) eps S_1 are
-no part of a step: it is the shortest of the minimizers, in the norm |D s|. Whether a direction is
-that small may be for no better reason than its unit (the slope of a line at x = 59,000 in float32),
-so where one is, D is made proportional to the columns and the singular values are found again.
+no part of a step: it is the shortest of the minimizers, in the norm |D s|.
 
 Source: Golub & Van Loan (2013), sections 5.5 and 6.2; More (1978), "The Levenberg-Marquardt
 algorithm"; Nocedal & Wright (2006), section 10.3.
@@ -27,11 +25,9 @@ from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg import bounded
+from hesskit.linalg.column_scale import column_scale, scaled_factor
 from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.row_svd import factor
-
-EVEN = 2
-"""Columns whose lengths differ less than this are of one unit."""
 
 
 class Factored(NamedTuple):
@@ -62,47 +58,6 @@ def empty(params: Params, num_rows: int | None = None) -> Factored:
     zero = jnp.zeros((), dtype)
     vectors, scale = jnp.zeros((n, k), dtype), jnp.zeros((n,), dtype)
     return Factored(vector, vectors, jnp.copy(vector), scale, zero, jnp.copy(zero))
-
-
-def _column_norms(matrix: Array) -> Array:
-    unit = tree.power_of_two(jnp.max(jnp.abs(matrix), initial=0))  # squares are to be numbers
-    return unit * jnp.sqrt(jnp.sum((matrix / unit) ** 2, axis=0))
-
-
-def column_scale(matrix: Array, previous: Array, power: float) -> Array:
-    """D: the largest |column|^power so far, nowhere below sqrt(eps) of the largest entry."""
-    new = _column_norms(matrix) ** jnp.asarray(power, matrix.dtype)
-    seen = jnp.maximum(new, previous)
-    top = jnp.max(seen, initial=0)
-    least = jnp.sqrt(jnp.finfo(matrix.dtype).eps) * top
-    return jnp.where(top > 0, jnp.maximum(seen, least), 1)
-
-
-def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array]:
-    """The least multiple of the columns' norms that is nowhere below `scale`; how far that is off.
-
-    Args:
-      matrix: A, (m, n).
-      scale: D, (n,).
-
-    Returns:
-      The new D, (n,), with the old one where a column is nearly 0, and the largest over the least
-      |column| / D of the others, ().
-    """
-    norms = _column_norms(matrix)
-    counts = norms > jnp.finfo(norms.dtype).eps * jnp.max(norms, initial=0)
-    lengths = jnp.where(counts, norms, 1) / scale
-    least = jnp.min(lengths, initial=jnp.inf, where=counts)
-    largest = jnp.max(lengths, initial=0, where=counts)
-    return jnp.where(counts, scale * lengths / least, scale), largest / least
-
-
-def _scaled_factor(matrix: Array, b: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
-    """D, S, V' and c of (1); D proportional to the columns where S is not of full rank without."""
-    found = scale, *factor(matrix / scale[None, :], b)
-    even, spread = _equilibrated(matrix, scale)
-    hidden = jnp.any(found[1] <= 0) & (spread > EVEN)
-    return tree.while_once(hidden, lambda: (even, *factor(matrix / even[None, :], b)), found)
 
 
 def _padded(array: Array, n: int, axis: int) -> Array:
@@ -226,8 +181,7 @@ def build(
     b = jnp.zeros((m,), dtype) if rows.residual is None else rows.residual.astype(dtype)
     finite = tree.all_finite((matrix, b))
     matrix, b = jnp.where(finite, matrix, 0), jnp.where(finite, b, 0)
-    scale = column_scale(matrix, model.scale, power)
-    scale, s, vt, c = _scaled_factor(matrix, b, scale)
+    scale, s, vt, c = scaled_factor(matrix, b, column_scale(matrix, model.scale, power))
     k = model.eigenvalues.shape[0]
     s, vt, c = (_padded(a, k, 0) for a in (s[::-1], vt[::-1], c[::-1]))
     known = tree.zeros_like(rhs) if rows.residual is None else evaluation.grad

@@ -117,27 +117,6 @@ def test_no_direction_is_lost_to_the_units_of_columns(float64):
     assert (built.model.scale >= 1).all()
 
 
-def test_the_scale_never_falls_and_is_positive(dtype):
-    matrix = jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]], dtype)
-    previous = jnp.array([1.0, 0.0, 2.0], dtype)
-    eps = float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(
-        factored.column_scale(matrix, previous, 1.0), [5, 5 * eps**0.5, 2], rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        factored.column_scale(matrix, jnp.zeros_like(previous), 0.5),
-        [5**0.5, (5 * eps) ** 0.5, 1],
-        rtol=1e-6,
-    )
-    zeros = jnp.zeros_like(previous)
-    np.testing.assert_array_equal(factored.column_scale(matrix, zeros, 0.0), 1)
-    np.testing.assert_array_equal(factored.column_scale(0 * matrix, zeros, 1.0), 1)
-    huge = float(jnp.finfo(dtype).max) / 8
-    np.testing.assert_allclose(
-        factored.column_scale(matrix * huge / 5, zeros, 1.0)[0], huge, rtol=1e-6
-    )
-
-
 def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
     """f of parameters moved by a rounding differs by no more, and by much of that somewhere."""
     a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
