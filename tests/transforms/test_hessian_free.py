@@ -12,8 +12,8 @@ import hesskit
 
 
 def autoencoder():
-    """A 6-8-2-8-6 tanh net, its loss, and points near a curved surface."""
-    sizes, rng = (6, 8, 2, 8, 6), np.random.default_rng(0)
+    """A 6-8-6 tanh net, its loss, and points on a curved surface."""
+    sizes, rng = (6, 8, 6), np.random.default_rng(0)
     params = [
         {"w": jnp.asarray(rng.normal(size=(m, n)) / m**0.5, "float32"), "b": jnp.zeros(n)}
         for m, n in itertools.pairwise(sizes)
@@ -54,7 +54,7 @@ def test_it_never_raises_the_loss_and_learns(part):
     start = (params, opt.init(params))
     values = jax.jit(lambda c: jax.lax.scan(body, c, None, length=60)[1])(start)
     assert np.all(np.diff(values) <= 1e-6 * values[0])
-    assert values[-1] < (0.05 if part is None else 0.2) * values[0]
+    assert values[-1] < 1e-3 * values[0]
 
 
 @pytest.mark.parametrize(
