@@ -27,6 +27,7 @@ NAMES = (
     "dispatch",
     "dense_limit",
     "convergence",
+    "spectra",
     "demo",
 )
 SCRIPTS = ("demo",)  # they import their neighbors by bare name, and run as files

@@ -1,15 +1,22 @@
 """hesskit: second-order optimization for JAX."""
 
 from hesskit.analysis._critical import CriticalKind, CriticalPoint
+from hesskit.analysis.check_hessian import HessianCheck, check_hessian
 from hesskit.analysis.classify_critical_point import classify_critical_point
 from hesskit.analysis.condition_number import ConditionNumber, condition_number
+from hesskit.analysis.convexity import Convexity, ConvexityKind, convexity
 from hesskit.analysis.definiteness import Definiteness, definiteness
 from hesskit.analysis.diagonal import Diagonal, diagonal
 from hesskit.analysis.diagonals import Diagonals, compare_diagonals
 from hesskit.analysis.effective_dimension import EffectiveDimension, effective_dimension
 from hesskit.analysis.eigenpairs import Eigenpairs, eigenpairs
 from hesskit.analysis.find_critical_point import find_critical_point, find_critical_points
+from hesskit.analysis.gradient_descent_rate import (
+    GradientDescentRate,
+    gradient_descent_rate,
+)
 from hesskit.analysis.logdet import LogDet, logdet
+from hesskit.analysis.principal_curvatures import PrincipalCurvatures, principal_curvatures
 from hesskit.analysis.spectral_density import SpectralDensity, spectral_density
 from hesskit.analysis.taylor import RemainderOrder, TaylorModel, taylor
 from hesskit.analysis.trace import Trace, trace
@@ -64,6 +71,8 @@ from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 __all__ = [
     "Band",
     "ConditionNumber",
+    "Convexity",
+    "ConvexityKind",
     "CriticalKind",
     "CriticalPoint",
     "DefiniteKind",
@@ -74,11 +83,14 @@ __all__ = [
     "EffectiveDimension",
     "Eigenpairs",
     "FitResult",
+    "GradientDescentRate",
+    "HessianCheck",
     "Laplace",
     "LogDet",
     "ManyResult",
     "Operator",
     "Preconditioner",
+    "PrincipalCurvatures",
     "RemainderOrder",
     "Result",
     "SpectralDensity",
@@ -86,11 +98,13 @@ __all__ = [
     "TaylorModel",
     "Trace",
     "adahessian",
+    "check_hessian",
     "check_value_fn",
     "classify_critical_point",
     "compare_diagonals",
     "composite",
     "condition_number",
+    "convexity",
     "cubic_newton",
     "curve_fit",
     "damped_newton",
@@ -105,6 +119,7 @@ __all__ = [
     "freeze",
     "gauss_newton",
     "gauss_newton_operator",
+    "gradient_descent_rate",
     "hessian",
     "hessian_free",
     "hessian_operator",
@@ -128,6 +143,7 @@ __all__ = [
     "newton_cg",
     "partition",
     "per_example",
+    "principal_curvatures",
     "saddle_free_newton",
     "scale_by_adahessian",
     "scale_by_cubic_newton",

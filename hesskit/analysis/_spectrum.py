@@ -129,3 +129,14 @@ def _of_square(product: Product, *given: Any, **static: Any) -> Pairs:
 def tolerance_of(given: Any, largest: Array, n: int, eps: float) -> Array:
     """What counts as a zero eigenvalue: as given, or what rounding may make."""
     return zero_tolerance(largest, n, eps) if given is None else jnp.asarray(given, largest.dtype)
+
+
+def ends(
+    op: Operator, by_matrix: bool | None, key: Any, max_products: int | None
+) -> tuple[Array, Array, Array]:
+    """The smallest and the largest eigenvalue, and the products spent."""
+    if _entry.takes_dense(op, by_matrix):
+        w, _ = eigen(_entry.dense(op))
+        return w[0], w[-1], jnp.asarray(w.size, jnp.int32)
+    pairs = pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
+    return pairs.values[0], pairs.values[1], pairs.num_products

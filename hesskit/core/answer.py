@@ -72,12 +72,15 @@ def preformatted(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>"
 
 
-def printed(scalar: str, lines: Callable[[Any], list[str]]) -> Callable[[Answer], Answer]:
+def printed(
+    field: str, lines: Callable[[Any], list[str]], *, ndim: int = 0
+) -> Callable[[Answer], Answer]:
     """A class decorator: `print` and a notebook show `lines(answer)`.
 
     Args:
-      scalar: the name of a field of shape () in one answer: a batch of answers is told by it.
+      field: the name of an array by which a batch of answers is told.
       lines: the text of a known answer.
+      ndim: the axes of that array in one answer.
 
     Returns:
       The decorator.
@@ -88,9 +91,9 @@ def printed(scalar: str, lines: Callable[[Any], list[str]]) -> Callable[[Answer]
             leaves = jax.tree.leaves(self)
             if any(isinstance(leaf, Tracer) for leaf in leaves):
                 return f"{cls.__name__}: not known inside jit"
-            shape = jnp.shape(getattr(self, scalar))
-            if shape:
-                return f"{cls.__name__}: a batch of shape {shape}"
+            shape = jnp.shape(getattr(self, field))
+            if len(shape) > ndim:
+                return f"{cls.__name__}: a batch of shape {shape[: len(shape) - ndim]}"
             return "\n".join(lines(self))
 
         def notebook(self: Any) -> str:

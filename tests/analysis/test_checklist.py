@@ -27,6 +27,13 @@ def test_example_1_mixed_partials_agree():
     np.testing.assert_allclose(found, expected, atol=5e-8)
 
 
+def test_theorem_1_and_proposition_1_symmetry_and_counts():
+    for n, distinct in ((2, 3), (100, 5050)):
+        found = hesskit.check_hessian(lambda p: jnp.sum(p[:-1] ** 2 * p[1:]), jnp.ones(n))
+        assert bool(found.symmetric & found.is_jacobian)
+        assert found.num_distinct == distinct
+
+
 def test_examples_2_and_3_bowl_and_saddle():
     bowl = lambda p: p[0] ** 2 + 4 * p[1] ** 2
     np.testing.assert_allclose(hesskit.definiteness(bowl, jnp.ones(2)).eigenvalues, [2, 8])
@@ -114,6 +121,15 @@ def test_theorem_3_and_example_6_taylor():
     assert float(order) == pytest.approx(3, abs=0.1)
 
 
+def test_example_7_and_remark_3_gradient_descent_and_newton():
+    fn = lambda p: p[0] ** 2 / 2 + 500 * p[1] ** 2
+    found = hesskit.gradient_descent_rate(fn, jnp.zeros(2))
+    assert float(found.kappa) == pytest.approx(1000)
+    assert 6800 < float(found.iterations) < 7000
+    newton = hesskit.minimize(fn, jnp.ones(2), hesskit.newton(learning_rate=1.0))
+    assert int(newton.num_steps) <= 10
+
+
 def test_examples_9_and_10_rosenbrock():
     at = jnp.ones(2)
     found = hesskit.classify_critical_point(rosenbrock, at)
@@ -162,6 +178,36 @@ def test_remark_4_minima_are_rare_among_random_signs():
     count = jax.vmap(lambda s: hesskit.definiteness(jnp.diag(s)).code)(signs)
     share = np.mean(np.asarray(count) == hesskit.DefiniteKind.POSITIVE_DEFINITE)
     assert abs(share - 2.0**-n) < 4 * (2.0**-n / num) ** 0.5
+
+
+def test_the_systems_list_gauss_newton_is_semidefinite_and_equals_fisher():
+    """Gauss-Newton is never indefinite; Adam's diagonal is another one (compare_diagonals)."""
+    x, y = jnp.array([[1.0, 2.0], [-1.0, 0.5], [0.3, -2.0]]), jnp.array([1, 0, 1])
+    loss = hesskit.composite(
+        hesskit.losses.sigmoid_cross_entropy(), lambda w, x: jnp.sin(3 * x @ w)
+    )
+    w = jnp.array([0.4, 0.3])
+    matrix = hesskit.gauss_newton_operator(loss, w, args=(x, y)).dense()
+    fisher = hesskit.fisher_operator(loss, w, args=(x, y)).dense()
+    np.testing.assert_allclose(matrix, fisher, rtol=1e-12)
+    assert hesskit.definiteness(matrix).inertia[2] == 0
+    assert hesskit.definiteness(loss, w, args=(x, y)).inertia[2] > 0
+
+
+def test_the_systems_list_spectrum_in_practice():
+    """A bulk at zero and a few outliers: the effective dimension counts the latter."""
+    w = jnp.concatenate([jnp.full(97, 1e-6), jnp.array([3.0, 5.0, 9.0])])
+    assert round(float(hesskit.effective_dimension(jnp.diag(w), damping=1e-2))) == 3
+    top = hesskit.eigenpairs(jnp.diag(w), num=3)
+    np.testing.assert_allclose(top.eigenvalues, [3, 5, 9], rtol=1e-10)
+
+
+def test_convexity_and_its_constants():
+    strongly = hesskit.convexity(lambda p: p[0] ** 2 + 4 * p[1] ** 2, jnp.zeros(2), num_points=5)
+    assert strongly.kind == hesskit.ConvexityKind.STRONGLY_CONVEX_SO_FAR
+    np.testing.assert_allclose([strongly.mu_at_most, strongly.smoothness_at_least], [2, 8])
+    neither = hesskit.convexity(nine, jnp.zeros(2), num_points=5)
+    assert neither.kind == hesskit.ConvexityKind.NEITHER
 
 
 def test_simple_example_of_the_second_text():
