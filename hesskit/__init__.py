@@ -48,6 +48,7 @@ from hesskit.solvers.result import Result
 from hesskit.solvers.spread import Derived
 from hesskit.transforms.adahessian import adahessian, scale_by_adahessian
 from hesskit.transforms.cubic_newton import cubic_newton, scale_by_cubic_newton
+from hesskit.transforms.curvature_monitor import CurvatureMonitorState, curvature_monitor
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
 from hesskit.transforms.gauss_newton import gauss_newton, scale_by_gauss_newton
 from hesskit.transforms.hessian_free import hessian_free, scale_by_hessian_free
@@ -75,6 +76,7 @@ __all__ = [
     "ConvexityKind",
     "CriticalKind",
     "CriticalPoint",
+    "CurvatureMonitorState",
     "DefiniteKind",
     "Definiteness",
     "Derived",
@@ -106,6 +108,7 @@ __all__ = [
     "condition_number",
     "convexity",
     "cubic_newton",
+    "curvature_monitor",
     "curve_fit",
     "damped_newton",
     "definiteness",

@@ -1,0 +1,138 @@
+r"""The sharpness of a training run: the largest eigenvalue of the Hessian, every k steps.
+
+Updates pass through unchanged. Every k-th of them spends m products on Lanczos from the last top
+eigenvector (linalg/lanczos.py), which moves little between: the Ritz value w is a lower bound of
+the largest eigenvalue, and an eigenvalue lies within |H v - w v| of it. Gradient descent of step a
+is unstable beyond 2 / a, where many runs settle.
+
+Source: Cohen, Kaur, Li, Kolter & Talwalkar (2021), "Gradient descent on neural networks typically
+occurs at the edge of stability", ICLR.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from hesskit.core import errors, objective, tree
+from hesskit.core.derivatives import linearized
+from hesskit.core.types import Array, Params
+from hesskit.linalg.lanczos import combination, decompose, lanczos, last_entry
+
+EVERY, PRODUCTS = 10, 5
+"""At 5 products every 10 steps a run costs about twice its own gradients."""
+
+
+class CurvatureMonitorState(NamedTuple):
+    """What was last found, and where to go on from.
+
+    Attributes:
+      count: updates so far, (), int32.
+      sharpness: the largest eigenvalue as last found, (); NaN before.
+      residual_norm: |H v - w v|, (): an eigenvalue is that near.
+      step: the update at which it was found, (), int32; -1 before.
+      vector: v, like params as real arrays, of norm 1.
+    """
+
+    count: Array
+    sharpness: Array
+    residual_norm: Array
+    step: Array
+    vector: Params
+
+
+def curvature_monitor(
+    *, every: int = EVERY, num_products: int = PRODUCTS
+) -> optax.GradientTransformationExtraArgs:
+    r"""A transform that leaves updates as they are and records the sharpness every few steps.
+
+    For mini-batches: yes, the sharpness is that of the batch. Cost: `num_products` Hessian products
+    and a gradient every `every` steps, else none.
+
+    Args:
+      every: steps from one record to the next; the first is at the first update.
+      num_products: Lanczos steps of a record, warm-started: the first records are lower bounds.
+
+    Returns:
+      An optax transformation, to `chain` with any other; `update` needs `params` and `value_fn=`,
+      and the data of `value_fn` by name or as `args=`. Its state has `sharpness` and
+      `residual_norm`, in at least float32.
+
+    Raises:
+      TypeError: an argument is no number; in `update`, `params` or `value_fn` is missing.
+      ValueError: an argument is no positive integer.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, hesskit
+      >>> fn = lambda p: 3 * p[0] ** 2 + p[1] ** 2
+      >>> opt = optax.chain(hesskit.curvature_monitor(), optax.sgd(0.1))
+      >>> x = jnp.ones(2)
+      >>> _, state = opt.update(jax.grad(fn)(x), opt.init(x), x, value_fn=fn)
+      >>> print(state[0].sharpness.round(4))
+      6.0
+
+    References:
+      Cohen et al. (2021), Gradient descent on neural networks typically occurs at the edge of
+      stability.
+    """
+    errors.check_count(every, name="every")
+    errors.check_count(num_products, name="num_products")
+
+    def init(params: Params) -> CurvatureMonitorState:
+        real = objective.split(errors.check_params(params))
+        unknown = jnp.full((), jnp.nan, tree.result_dtype(real))
+        return CurvatureMonitorState(
+            count=jnp.zeros((), jnp.int32),
+            sharpness=unknown,
+            residual_norm=jnp.full_like(unknown, jnp.inf),
+            step=jnp.full((), -1, jnp.int32),
+            vector=tree.pseudo_random_like(tree.widen(real)),
+        )
+
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value_fn: Callable[..., Any] | None = None,
+        args: Any = (),
+        **data: Any,
+    ) -> tuple[Params, CurvatureMonitorState]:
+        caller = "curvature_monitor.update"
+        if params is None:
+            raise TypeError(errors.NO_PARAMS.format(name="curvature_monitor"))
+        if value_fn is None:
+            raise TypeError(f"{caller} needs value_fn=, whose Hessian it looks at")
+        fn, point = objective.real(value_fn, params, args=args, data=data, caller=caller)
+
+        def look() -> CurvatureMonitorState:
+            return _recorded(fn, point, state, num_products)
+
+        found = tree.while_once(state.count % every == 0, look, state)
+        found = CurvatureMonitorState(*found)
+        return updates, found._replace(count=state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _recorded(
+    fn: Callable[[Params], Array], point: Params, state: CurvatureMonitorState, num_products: int
+) -> CurvatureMonitorState:
+    """The top Ritz pair of a few Lanczos steps from the last one."""
+    product = linearized(fn, point).product
+    assert product is not None
+    start = tree.cast_like(state.vector, point)
+    result = lanczos(product, start, num_products)
+    w, vectors = decompose(result)
+    top = jnp.maximum(result.num_valid - 1, 0)
+    y = vectors[:, top]
+    known = result.num_valid > 0
+    vector = tree.cast_like(combination(result.basis, y), state.vector)
+    residual = jnp.abs(last_entry(y, result.num_valid)) * result.residual_norm
+    return state._replace(
+        sharpness=jnp.where(known, w[top], jnp.nan).astype(state.sharpness.dtype),
+        residual_norm=jnp.where(known, residual, jnp.inf).astype(state.sharpness.dtype),
+        step=jnp.copy(state.count),
+        vector=tree.where(known, vector, state.vector),
+    )
