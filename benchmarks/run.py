@@ -20,6 +20,7 @@ NAMES = (
     "lbfgs",
     "lbfgs_direction",
     "least_squares",
+    "many",
     "classifier",
     "vmc",
     "pinn",

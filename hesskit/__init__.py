@@ -38,12 +38,15 @@ from hesskit.linalg.inertia import DefiniteKind
 from hesskit.linalg.operator import Operator, Preconditioner
 from hesskit.solvers.band import Band
 from hesskit.solvers.curve_fit import curve_fit
+from hesskit.solvers.curve_fit_many import curve_fit_many
 from hesskit.solvers.fit_result import FitResult
 from hesskit.solvers.laplace import Laplace, laplace
 from hesskit.solvers.least_squares import least_squares
+from hesskit.solvers.least_squares_many import least_squares_many
 from hesskit.solvers.many import minimize_many
-from hesskit.solvers.many_result import ManyResult
+from hesskit.solvers.many_result import ManyFits, ManyResult
 from hesskit.solvers.minimize import minimize
+from hesskit.solvers.multistart import Multistart, multistart
 from hesskit.solvers.result import Result
 from hesskit.solvers.spread import Derived
 from hesskit.transforms.adahessian import adahessian, scale_by_adahessian
@@ -89,7 +92,9 @@ __all__ = [
     "HessianCheck",
     "Laplace",
     "LogDet",
+    "ManyFits",
     "ManyResult",
+    "Multistart",
     "Operator",
     "Preconditioner",
     "PrincipalCurvatures",
@@ -110,6 +115,7 @@ __all__ = [
     "cubic_newton",
     "curvature_monitor",
     "curve_fit",
+    "curve_fit_many",
     "damped_newton",
     "definiteness",
     "diagonal",
@@ -134,6 +140,7 @@ __all__ = [
     "leafwise_preconditioner",
     "least_squares",
     "least_squares_loss",
+    "least_squares_many",
     "levenberg_marquardt",
     "logdet",
     "losses",
@@ -141,6 +148,7 @@ __all__ = [
     "microbatched",
     "minimize",
     "minimize_many",
+    "multistart",
     "natural_gradient",
     "newton",
     "newton_cg",

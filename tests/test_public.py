@@ -13,7 +13,7 @@ import pytest
 import hesskit
 
 MAX_POSITIONAL = 3
-POSITIONAL = {"curve_fit": 4}  # model, xdata, ydata, params: as in SciPy
+POSITIONAL = {"curve_fit": 4, "curve_fit_many": 4}  # model, xdata, ydata, params: as in SciPy
 OPTIONAL = ["matplotlib", "tqdm", "sklearn", "jaxopt", "optimistix", "pytest"]
 
 

@@ -22,7 +22,7 @@ from hesskit.core.bounds import projected_gradient
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
-from hesskit.linalg import bounded
+from hesskit.linalg import bounded, small
 from hesskit.linalg.dense import dense
 from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.positive import modified_eigenvalues
@@ -104,7 +104,7 @@ def build(
     n = model.scale.shape[0]
     matrix, finite = finite_hessian(evaluation, context.params, chunk_size)
     diagonal = jnp.ones_like(model.scale) if scale is None else scale(matrix, model.scale)
-    w, q = jnp.linalg.eigh(matrix / diagonal[:, None] / diagonal[None, :], symmetrize_input=False)
+    w, q = small.eigh(matrix / diagonal[:, None] / diagonal[None, :])
     c = q.T @ (tree.ravel(rhs) / diagonal)
     unknown = context.at_rest & ~finite
     w, c = jnp.where(unknown, jnp.nan, w), jnp.where(unknown, jnp.nan, c)

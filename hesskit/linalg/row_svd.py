@@ -8,9 +8,11 @@ equations have its square. For m <= n the rows are R themselves.
 Source: Golub & Van Loan (2013), sections 5.5 and 6.2.
 """
 
+import jax
 import jax.numpy as jnp
 
 from hesskit.core.types import Array
+from hesskit.linalg import small
 
 WIDE = 100
 """Rows from which a wide A is taken apart by samples: four times faster than its SVD."""
@@ -39,10 +41,35 @@ def factor(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
     m, n = matrix.shape
     if WIDE <= m < n and matrix.dtype == jnp.float64:
         return _by_samples(matrix, residual)
-    small, b = reduce_rows(matrix, residual)
-    u, s, vt = jnp.linalg.svd(small, full_matrices=False)
+    s, vt, c = (_small if n <= small.LARGEST else _by_lapack)(matrix, residual)
     noise = max(m, n) * jnp.finfo(s.dtype).eps * jnp.max(s, initial=0)
-    return jnp.where(s > noise, s, 0), vt, jnp.where(s > noise, u.T @ b, 0)
+    return jnp.where(s > noise, s, 0), vt, jnp.where(s > noise, c, 0)
+
+
+def _by_lapack(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
+    triangle, b = reduce_rows(matrix, residual)
+    u, s, vt = jnp.linalg.svd(triangle, full_matrices=False)
+    return s, vt, u.T @ b
+
+
+_small = jax.custom_batching.custom_vmap(_by_lapack)
+
+
+@_small.def_vmap
+def _of_batch(
+    axis_size: int, in_batched: list[bool], matrix: Array, residual: Array
+) -> tuple[tuple[Array, Array, Array], tuple[bool, bool, bool]]:
+    """One after the other takes LAPACK longer than all at once (linalg/small.py)."""
+    full = [
+        leaf if batched else jnp.broadcast_to(leaf, (axis_size, *leaf.shape))
+        for leaf, batched in zip((matrix, residual), in_batched, strict=True)
+    ]
+
+    def one(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
+        m, n = matrix.shape
+        return small.svd(*(small.reduce(matrix, residual) if m > n else (matrix, residual)))
+
+    return jax.vmap(one)(*full), (True, True, True)
 
 
 def _by_samples(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:

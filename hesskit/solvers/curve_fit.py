@@ -32,7 +32,7 @@ _MISSING: Any = object()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Residuals(ByParts):
+class Residuals(ByParts):
     """Model less data; with a factor L of the covariance of the data, L^{-1} of it.
 
     Attributes:
@@ -53,7 +53,7 @@ def _whiten(factor: Array, r: Array) -> Array:
 
 
 @jax.jit
-def _total(y: Any, sigma: Any, factor: Array | None) -> Array:
+def total_of(y: Any, sigma: Any, factor: Array | None) -> Array:
     """The sum of squares of the data about the weighted mean of each leaf, over sigma^2."""
 
     def squares(leaf: Array, sd: Array) -> Array:
@@ -167,7 +167,7 @@ def curve_fit(
     fit_inputs.check_output(model, params, data.x, data.y)
     correlated = factor is not None
     fit = least_squares(
-        _Residuals(model),
+        Residuals(model),
         params,
         optimizer,
         args=(data.x, fit_inputs.without_dropped(data), factor),
@@ -189,7 +189,7 @@ def curve_fit(
         progress=progress,
     )
     weight = 1.0 if correlated or data.sigma is None else data.sigma
-    total = _total(fit_inputs.without_dropped(data), weight, factor).astype(fit.chi2.dtype)
+    total = total_of(fit_inputs.without_dropped(data), weight, factor).astype(fit.chi2.dtype)
     return dataclasses.replace(fit, model=model, data=data, total=total)
 
 

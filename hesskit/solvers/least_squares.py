@@ -101,18 +101,28 @@ def _check_sigma(sigma: Any) -> None:
             raise ValueError(f"{where} must be positive (inf drops a residual), got {low:g}")
 
 
-def _with_errors(
+def check_fit(params: Params, sigma: Any, covariance: Any, *, caller: str) -> None:
+    """Raises TypeError for complex params, ValueError for a wrong sigma or name of a covariance."""
+    if objective.is_complex(errors.check_params(params)):
+        raise TypeError(
+            f"{caller} needs real params, for they have errors; fit the real and imaginary "
+            "parts, or minimize hesskit.least_squares_loss(residual_fn)"
+        )
+    _check_sigma(sigma)
+    errors.check_choice(covariance, ("gauss_newton", "sandwich"), name="covariance")
+
+
+def with_errors(
     result: Result,
     loss: Composite,
     args: Any,
     data: dict[str, Any],
-    fixed: Any,
-    bounds: Any,
+    held: tuple[bool, ...],
+    box: Bounds | None,
     absolute_sigma: bool,
     covariance: str,
 ) -> FitResult:
     """The answer with the covariance of its parameters."""
-    held, box = fixed_leaves(fixed, result.params), parse(bounds, result.params)
     found = _answer(loss, held, result.params, args, data, box, result.value)
     honest = dataclasses.replace(
         result,
@@ -216,13 +226,7 @@ def least_squares(
     objective_fn = least_squares_loss(
         hashable(residual_fn), loss=loss, scale=scale, has_aux=has_aux
     )
-    if objective.is_complex(errors.check_params(params)):
-        raise TypeError(
-            "least_squares needs real params, for they have errors; fit the real and imaginary "
-            "parts, or minimize hesskit.least_squares_loss(residual_fn)"
-        )
-    _check_sigma(sigma)
-    errors.check_choice(covariance, ("gauss_newton", "sandwich"), name="covariance")
+    check_fit(params, sigma, covariance, caller="least_squares")
     args, sigma = arrays(args), arrays(sigma)
     data = {} if sigma is None else {"residual_sigma": sigma}
     result = call(
@@ -245,4 +249,5 @@ def least_squares(
         history=history,
         progress=progress,
     )
-    return _with_errors(result, objective_fn, args, data, fixed, bounds, absolute_sigma, covariance)
+    held, box = fixed_leaves(fixed, result.params), parse(bounds, result.params)
+    return with_errors(result, objective_fn, args, data, held, box, absolute_sigma, covariance)

@@ -16,6 +16,7 @@ import optax
 from hesskit.core import errors
 from hesskit.core.types import Params
 from hesskit.solvers import inputs
+from hesskit.solvers.batch import batched
 from hesskit.solvers.call import MAX_STEPS, arrays
 from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.solve_many import call_many
@@ -91,14 +92,12 @@ def minimize_many(
     trees = {
         "params": errors.check_params(params),
         "args": jax.tree.map(jnp.asarray, arrays(args)),
-        "data": {},
     }
     return call_many(
         value_fn,
-        trees,
+        batched(trees, in_axes),
         optimizer,
-        in_axes=(*in_axes, None) if isinstance(in_axes, (tuple, list)) else in_axes,
-        num_lanes=lanes,
+        lanes=lanes,
         caller="minimize_many",
         has_aux=has_aux,
         fixed=fixed,

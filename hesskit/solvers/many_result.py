@@ -8,40 +8,38 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from hesskit.core.types import Array
+from hesskit.solvers.fit_result import FitResult
 from hesskit.solvers.result import Result, count_statuses
 
 MOST_LISTED = 8
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class ManyResult(Result):
-    """The answers of `minimize_many`: every field of `Result` with a leading axis of problems.
+class Many:
+    """What the answers of many problems say of themselves, whatever one answer is."""
 
-    `print` counts by status; `result[i]` is the `Result` of problem i; `history` and `state` are
-    None.
-    """
+    _one: type[Result] = Result
 
     @property
-    def num_success(self) -> Array:
+    def num_success(self: Any) -> Array:
         """How many problems ended at a stationary point, () int32."""
         return jnp.sum(self.success, dtype=jnp.int32)
 
     @property
-    def failed(self) -> Array:
+    def failed(self: Any) -> Array:
         """The indices of the others, ascending. Not under jit."""
         return jnp.flatnonzero(~self.success)
 
-    def __len__(self) -> int:
+    def __len__(self: Any) -> int:
         """The number of problems."""
         return self.status.shape[0]
 
-    def __getitem__(self, index: Any) -> Result:
+    def __getitem__(self: Any, index: Any) -> Any:
         """The answer of one problem."""
         one = jax.tree.map(lambda a: a[index], self)
-        return Result(**{field.name: getattr(one, field.name) for field in dataclasses.fields(one)})
+        fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+        return self._one(**fields)
 
-    def __str__(self) -> str:
+    def __str__(self: Any) -> str:
         """Counts by status, and which failed."""
         if isinstance(self.status, Tracer):
             return f"{type(self).__name__} of {self.method}"
@@ -52,3 +50,25 @@ class ManyResult(Result):
             more = ", ..." if len(failed) > MOST_LISTED else ""
             lines.append(f"failed: {listed}{more} (result.failed; result[i] says why)")
         return "\n".join(lines)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ManyResult(Many, Result):
+    """The answers of `minimize_many`: every field of `Result` with a leading axis of problems.
+
+    `print` counts by status; `result[i]` is the `Result` of problem i; `history` and `state` are
+    None.
+    """
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ManyFits(Many, FitResult):
+    """The answers of `least_squares_many` and `curve_fit_many`: every field of `FitResult`.
+
+    All have a leading axis of problems, and so have `standard_errors`, `covariance`, `band(x)`...
+    `print` counts by status; `result[i]` is the `FitResult` of problem i.
+    """
+
+    _one = FitResult

@@ -21,6 +21,7 @@ from hesskit.core.derivatives import linearized
 from hesskit.core.method import Method, is_small
 from hesskit.core.status import TOLERANCES, Status
 from hesskit.core.types import Array, Params
+from hesskit.linalg import small
 from hesskit.linalg.dense import dense
 from hesskit.linalg.lanczos import escape
 from hesskit.solvers import driver, loop
@@ -56,7 +57,7 @@ def _negative_curvature(
         if box is not None:
             product = on_face(product, here.grad, params, box)
         if n <= ESCAPE_PRODUCTS:
-            w = jnp.linalg.eigvalsh(dense(product, params), symmetrize_input=False)
+            w, _ = small.eigh(dense(product, params))
             negative = is_negative(w[0], jnp.max(jnp.abs(w)), tree.coarsest_eps(params))
             return negative, jnp.all(jnp.isfinite(w)), jnp.full((), n, jnp.int32)
         found = escape(product, params, num_steps=ESCAPE_PRODUCTS)

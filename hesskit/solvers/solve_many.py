@@ -14,8 +14,9 @@ from hesskit.core import errors
 from hesskit.core.bounds import Bounds, parse
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
-from hesskit.solvers import lanes, loop
-from hesskit.solvers.batch import Batch, batched
+from hesskit.solvers import lanes as queue
+from hesskit.solvers import loop
+from hesskit.solvers.batch import Batch
 from hesskit.solvers.call import checked
 from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.many_result import ManyResult
@@ -46,7 +47,7 @@ def solve_many(
     Args:
       static: what the program depends on, of one problem.
       count: the number of lanes.
-      batch: params, args and data by name.
+      batch: params, args and, if there are any, data by name.
       limits: when to stop.
       bounds: the box, like the params of one problem, or None.
 
@@ -55,8 +56,8 @@ def solve_many(
     """
 
     def here(mine: Any) -> Any:
-        params, args, data = batch.whole(mine)
-        return ready(static, params, args, data, limits, bounds)
+        params, args, *data = batch.whole(mine)
+        return ready(static, params, args, data[0] if data else {}, limits, bounds)
 
     def first(mine: Any, index: Array) -> loop.Loop:
         solve = here(mine)
@@ -67,9 +68,9 @@ def solve_many(
         solve = here(mine)
         return loop.trip(solve.engine, static, limits, solve.present)(state)
 
-    task = lanes.Task(first, step, lambda state: state.status == Status.RUNNING, loop.end)
+    task = queue.Task(first, step, lambda state: state.status == Status.RUNNING, loop.end)
     num = batch.num()
-    ends = lanes.run(task, batch.at, num=num, lanes=count)
+    ends = queue.run(task, batch.at, num=num, lanes=count)
     names: list[str] = []
 
     def finish(one: tuple[Any, loop.End]) -> dict[str, Any]:
@@ -81,8 +82,14 @@ def solve_many(
     def ended(index: Array) -> tuple[Any, loop.End]:
         return batch.at(index), jax.tree.map(lambda a: a[index], ends)
 
-    fields = lanes.mapped(finish, ended, num=num, lanes=count)
+    fields = queue.mapped(finish, ended, num=num, lanes=count)
     return ManyResult(**fields, history=None, state=None, method=names[0])
+
+
+@jax.jit
+def problem(batch: Batch, index: Any) -> Any:
+    """The data of one problem."""
+    return batch.whole(jax.tree.map(lambda a: a[index], batch.mine))
 
 
 def _is_outside(params: Params, box: Bounds) -> Array:
@@ -95,13 +102,10 @@ def _is_outside(params: Params, box: Bounds) -> Array:
 
 def _box(bounds: Any, batch: Batch) -> Bounds | None:
     """The bounds, after a look at every start."""
-
-    def start(index: int) -> Params:
-        return batch.whole(jax.tree.map(lambda a: a[index], batch.mine))[0]
-
-    box = parse(bounds, start(0))
-    starts = batch.mine[0]
-    leaves = jax.tree.leaves(starts)
+    if bounds is None:
+        return None
+    box = parse(bounds, problem(batch, 0)[0])
+    leaves = jax.tree.leaves(batch.mine[0])
     if box is None or not leaves or isinstance(leaves[0], Tracer):
         return box
     outside = jax.vmap(lambda mine: _is_outside(batch.whole(mine)[0], box))(batch.mine)
@@ -109,19 +113,26 @@ def _box(bounds: Any, batch: Batch) -> Bounds | None:
     if wrong.any():
         index = int(wrong.argmax())
         try:
-            parse(bounds, start(index))
+            parse(bounds, problem(batch, index)[0])
         except ValueError as error:
             raise ValueError(f"problem {index}: {error}") from error
     return box
 
 
+def lanes_of(lanes: Any) -> int:
+    """The number of lanes that a user asked for, or the default."""
+    if lanes is None:
+        return LANES
+    errors.check_count(lanes, name="lanes")
+    return int(lanes)
+
+
 def call_many(
     value_fn: Callable[..., Any],
-    trees: dict[str, Any],
+    batch: Batch,
     optimizer: optax.GradientTransformation | None,
     *,
-    in_axes: Any,
-    num_lanes: Any,
+    lanes: Any,
     bounds: Any,
     **options: Any,
 ) -> ManyResult:
@@ -129,20 +140,15 @@ def call_many(
 
     Args:
       value_fn: the objective.
-      trees: params, args and data by name, in the order of `in_axes`.
+      batch: params, args and, if there are any, data by name.
       optimizer: any optax transformation, or None.
-      in_axes: which of their leaves are batched.
-      num_lanes: how many problems at once, or None.
+      lanes: how many problems at once, or None.
       bounds: the box of one problem.
       **options: as in `call.checked`.
 
     Returns:
       A `ManyResult`.
     """
-    batch = batched(trees, in_axes)
-    if num_lanes is not None:
-        errors.check_count(num_lanes, name="lanes")
-    count = LANES if num_lanes is None else int(num_lanes)
-    params, args, _ = batch.whole(jax.tree.map(lambda a: a[0], batch.mine))
+    params, args, *_ = problem(batch, 0)
     here = checked(value_fn, params, optimizer, args=args, bounds=bounds, **options)
-    return solve_many(here.static, count, batch, here.limits, _box(bounds, batch))
+    return solve_many(here.static, lanes_of(lanes), batch, here.limits, _box(bounds, batch))
