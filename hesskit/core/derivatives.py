@@ -9,6 +9,7 @@ program holds one copy of f. Forward over reverse; where forward mode is missing
 Source: Pearlmutter (1994), Fast exact multiplication by the Hessian; Griewank & Walther (2008).
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -79,6 +80,29 @@ def _forward(product: Product, params: Params) -> Product:
         return product
     transpose = jax.linear_transpose(product, params)
     return lambda v: transpose(v)[0]
+
+
+def along(fn: Callable[..., Any], at: tuple[Any, ...], moves: tuple[Any, ...]) -> Any:
+    """The derivative of `fn` at a point along a direction, by reverse mode alone where it must.
+
+    Args:
+      fn: `fn(*at)`, floats out.
+      at: the point.
+      moves: the direction, like `at`.
+
+    Returns:
+      A tree like `fn(*at)`.
+
+    Example:
+      >>> print(along(lambda x, y: x * y, (2.0, 3.0), (1.0, 10.0)))
+      23.0
+    """
+    with contextlib.suppress(TypeError):  # no forward-mode rule; a user's own error comes again
+        _, push = jax.linearize(fn, *at)
+        if applies(lambda given: push(*given), moves):
+            return push(*moves)
+    out, pull = jax.vjp(fn, *at)
+    return jax.linear_transpose(pull, out)(moves)[0]
 
 
 def applies(linear: Callable[[Params], Any], params: Params) -> bool:

@@ -14,9 +14,9 @@ from hesskit.core.method import default_tolerance
 from hesskit.core.types import Array, Params
 from hesskit.solvers import inputs
 from hesskit.solvers import progress as live
+from hesskit.solvers.implicit import solved
 from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.result import Result
-from hesskit.solvers.solve import solve
 from hesskit.transforms._build import Transformation
 from hesskit.transforms.lbfgs import lbfgs
 from hesskit.transforms.levenberg_marquardt import levenberg_marquardt
@@ -268,7 +268,7 @@ def call(
         history=history,
         progress=progress,
     )
-    result = solve(here.static, here.params, here.args, data or {}, here.limits, state, here.box)
+    result = solved(here.static, here.params, here.args, data or {}, here.limits, state, here.box)
     if result.history is None:
         return result
     return dataclasses.replace(result, history=inputs.trimmed(result.history))

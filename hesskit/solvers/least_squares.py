@@ -170,8 +170,9 @@ def least_squares(
 
     Minimizes half the sum of squared residuals over sigma, or a robust form of it, by
     `hesskit.levenberg_marquardt()`. Everything that `hesskit.minimize` says of `args`, `fixed`,
-    `bounds`, tolerances, `state`, `history` and statuses holds here. Besides the gradient, the
-    method ends where the residual is orthogonal to the columns of the Jacobian to `gtol` (the
+    `bounds`, tolerances, `state`, `history`, statuses and derivatives holds here: parameters and
+    errors are differentiable in the data, with the whole Hessian, not J'J. Besides the gradient,
+    the method ends where the residual is orthogonal to the columns of the Jacobian to `gtol` (the
     relative offset of Bates & Watts), which knows no units.
 
     Args:

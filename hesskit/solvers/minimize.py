@@ -49,9 +49,17 @@ def minimize(
     is small for the dtype. Never raises for numbers: `result.status` says why it stopped,
     `result.message` says it in a sentence.
 
-    Works under `jit` and `vmap`: finished lanes are frozen. Not differentiable through the loop
-    yet. `value_fn` is traced and cached as under `jax.jit`: what changes from call to call goes
-    into `params` or `args`, and then nothing is compiled again.
+    Works under `jit` and `vmap`: finished lanes are frozen. `value_fn` is traced and cached as
+    under `jax.jit`: what changes from call to call goes into `params` or `args`, and then nothing
+    is compiled again.
+
+    Differentiable by the implicit function theorem, in both modes and twice, with respect to
+    `args`, what `value_fn` closes over, held leaves and bounds; never through the loop. `params`,
+    `value` and `aux` carry tangents; the start has no influence. A tangent is NaN unless the run
+    ended at a stationary point, which `status` says, and that of `params` is NaN too where the
+    Hessian is singular to rounding. Of more than 500 free entries it is solved for by conjugate
+    gradients, without a matrix; a singular Hessian is then seen only where the tangent meets its
+    null space, and else the tangent is the shortest there is.
 
     Args:
       value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`.

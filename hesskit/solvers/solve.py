@@ -81,7 +81,7 @@ def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
     return engine.resume(state, point)
 
 
-def _box(bounds: Bounds | None, fixed: tuple[bool, ...], free: Params, flat: bool) -> Any:
+def realreal_box(bounds: Bounds | None, fixed: tuple[bool, ...], free: Params, flat: bool) -> Any:
     """The bounds in the space where a machine works: of the real free parameters."""
     if bounds is None:
         return None
@@ -148,7 +148,7 @@ def ready(
 
     fn = objective.precompose(bound, present)
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
-    box = _box(bounds, static.fixed, free, flat)
+    box = real_box(bounds, static.fixed, free, flat)
     run = _suited(static, run, fn, point, box)
     problem = driver.Problem(fn, limits.tolerance, aux)
     if run is not None:

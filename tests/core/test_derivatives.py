@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.experimental.ode import odeint
 
-from hesskit.core.derivatives import linearized, value_and_grad
+from hesskit.core.derivatives import along, linearized, value_and_grad
 
 X = jnp.array([0.3, -0.7, 1.1])
 
@@ -145,3 +145,21 @@ def test_one_trace_gives_everything():
         return at.value, at.grad, at.product(x), at.product(2 * x)
 
     assert primitives(jax.make_jaxpr(everything)(jnp.ones(2)).jaxpr, "lgamma") == 1
+
+
+def test_along_a_direction_by_reverse_mode_alone():
+    """A custom_vjp inside a scan has no forward mode."""
+
+    @jax.custom_vjp
+    def cube(x):
+        return x**3
+
+    cube.defvjp(lambda x: (x**3, x), lambda x, g: (3 * x**2 * g,))
+
+    def fn(power, x, t):
+        return jax.lax.scan(lambda c, a: (c + power(t * a), c), jnp.zeros(()), x)
+
+    at, moves = (jnp.array([1.0, 2.0]), jnp.array(0.5)), (jnp.array([1.0, -1.0]), jnp.array(2.0))
+    found = along(lambda *a: fn(cube, *a), at, moves)
+    _, expected = jax.jvp(lambda *a: fn(lambda x: x**3, *a), at, moves)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)

@@ -11,7 +11,7 @@ import pytest
 import hesskit
 from hesskit.core.bounds import Bounds, parse
 from hesskit.core.status import Status
-from hesskit.solvers.solve import ESCAPE_PRODUCTS, _box, _negative_curvature
+from hesskit.solvers.solve import ESCAPE_PRODUCTS, _negative_curvature, real_box
 from hesskit.transforms._build import Transformation
 
 
@@ -21,13 +21,13 @@ def test_a_box_for_real_free_parameters():
     box = parse({"a": (0.0, [2.0, np.inf])}, params)
     fixed = (False, True, False)
     free = {**params, "held": None}
-    tree = _box(box, fixed, free, flat=False)
+    tree = real_box(box, fixed, free, flat=False)
     assert tree.upper["held"] is None
     assert tree.upper["z"].shape == (2, 1)
-    flat = _box(box, fixed, free, flat=True)
+    flat = real_box(box, fixed, free, flat=True)
     np.testing.assert_array_equal(flat.lower, [0, 0, -np.inf, -np.inf])
     np.testing.assert_array_equal(flat.upper, [2, np.inf, np.inf, np.inf])
-    assert _box(None, fixed, free, flat=True) is None
+    assert real_box(None, fixed, free, flat=True) is None
 
 
 @pytest.mark.parametrize(
