@@ -256,6 +256,48 @@ def test_a_fit_with_errors(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"fit.png", "corner.png", "correlation.png"}
 
 
+# a posterior and the gradient of its evidence
+
+
+@functools.cache
+def posterior():
+    with jax.enable_x64(True):
+        example = importlib.import_module("tests.usecases.laplace_and_implicit")
+        return example, example.main()
+
+
+def test_a_prior_tuned_by_its_evidence(float64):
+    """Relabeled data mirror the fit; at the best precision the evidence is level and highest."""
+    _, found = posterior()
+    for error in found.errors.values():
+        np.testing.assert_allclose(error, found.errors["laplace"], rtol=0.25)
+    np.testing.assert_allclose(found.many_errors["w"][0], found.errors["laplace"][1:], rtol=1e-6)
+    assert found.best.success
+    at = found.best.params + jnp.array([-1e-3, 0.0, 1e-3])
+    left, best, right = jax.jit(jax.vmap(found.neg_evidence))(at)
+    assert left > best < right
+    assert abs(right - left) < 1e-3 * (left + right - 2 * best)
+
+
+def test_likely_mistakes_with_a_posterior(float64):
+    """a) The log posterior, to be maximized; b) a start for a peak; c) a mean over data."""
+    example, found = posterior()
+    args = (jnp.array(0.0), found.x, found.y)
+
+    def log_post(*given):
+        return -example.neg_log_post(*given)
+
+    run = hesskit.minimize(log_post, example.START, args=args)
+    assert "if this is a log-density, minimize its negative" in run.message
+    with pytest.raises(ValueError, match="laplace expects the negative log posterior"):
+        hesskit.laplace(log_post, example.START, args=args)
+    with pytest.warns(UserWarning, match="not stationary, .* run minimize first"):
+        hesskit.laplace(example.neg_log_post, example.START, args=args)
+    first, _ = hesskit.laplace.__doc__.split("\n", 1)
+    assert first.endswith("of a sum over data, not of a mean.")
+    assert "num_data=N" in hesskit.laplace.__doc__
+
+
 # a physics-informed network
 
 
