@@ -81,7 +81,7 @@ def _begin(engine: driver.Driver, point: Params, state: Any) -> Any:
     return engine.resume(state, point)
 
 
-def realreal_box(bounds: Bounds | None, fixed: tuple[bool, ...], free: Params, flat: bool) -> Any:
+def real_box(bounds: Bounds | None, fixed: tuple[bool, ...], free: Params, flat: bool) -> Any:
     """The bounds in the space where a machine works: of the real free parameters."""
     if bounds is None:
         return None
