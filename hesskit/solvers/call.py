@@ -94,6 +94,11 @@ def released(
     return released(inner, params, both)
 
 
+def held_leaves(optimizer: Any, fixed: Any, params: Params) -> tuple[bool, ...]:
+    """Which leaves `fixed` holds, or a `freeze` around the optimizer."""
+    return released(optimizer, params, fixed_leaves(fixed, params))[1]
+
+
 def arrays(args: Any) -> Any:
     """`args` with series and tables of other libraries as arrays."""
 

@@ -25,7 +25,7 @@ from hesskit.core.residuals import least_squares_loss
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.linalg.whitened import evaluate
-from hesskit.solvers.call import MAX_STEPS, arrays, call, fixed_leaves
+from hesskit.solvers.call import MAX_STEPS, arrays, call, held_leaves
 from hesskit.solvers.fit_result import FitResult, fit_result
 from hesskit.solvers.inputs import hashable
 from hesskit.solvers.progress import Progress
@@ -250,5 +250,5 @@ def least_squares(
         history=history,
         progress=progress,
     )
-    held, box = fixed_leaves(fixed, result.params), parse(bounds, result.params)
+    held, box = held_leaves(optimizer, fixed, result.params), parse(bounds, result.params)
     return with_errors(result, objective_fn, args, data, held, box, absolute_sigma, covariance)

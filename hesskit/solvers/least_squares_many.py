@@ -23,7 +23,7 @@ from hesskit.core.types import Array, Params, Scalar
 from hesskit.solvers import inputs
 from hesskit.solvers import lanes as queue
 from hesskit.solvers.batch import Batch, batched
-from hesskit.solvers.call import MAX_STEPS, arrays, fixed_leaves
+from hesskit.solvers.call import MAX_STEPS, arrays, held_leaves
 from hesskit.solvers.least_squares import check_fit, with_errors
 from hesskit.solvers.many_result import ManyFits, ManyResult
 from hesskit.solvers.result import Result
@@ -104,7 +104,7 @@ def fit_many(
         **options,
     )
     first = problem(batch, 0)[0]
-    held, box = fixed_leaves(fixed, first), parse(bounds, first)
+    held, box = held_leaves(optimizer, fixed, first), parse(bounds, first)
     return _with_errors(
         objective_fn, held, absolute_sigma, covariance, lanes_of(lanes), batch, many, box
     )

@@ -207,6 +207,15 @@ def test_fixed(float64):
     np.testing.assert_allclose(errors, spread, rtol=1e-5)
 
 
+def test_freeze_is_fixed(float64):
+    frozen = hesskit.freeze(hesskit.levenberg_marquardt(), "c")
+    start = {**START, "c": 0.4}
+    result, expected = fit(start, optimizer=frozen), fit(start, fixed="c")
+    assert result.fixed == expected.fixed
+    assert result.dof == expected.dof
+    np.testing.assert_allclose(flat(result.standard_errors), flat(expected.standard_errors))
+
+
 def test_an_active_bound(float64):
     result = fit(bounds={"k": (0.0, 0.6), "a": (0.0, 10.0)})
     theirs = scipy_fit(bounds=([0.0, -np.inf, 0.0], [10.0, np.inf, 0.6]))
