@@ -103,9 +103,9 @@ def curve_fit(
 
     Least squares of (model(params, xdata) - ydata) / sigma by `hesskit.least_squares`. Unlike
     SciPy's, the model takes all its parameters first, as one pytree, and the start is needed.
-    A second fit of the same model to data of the same shapes compiles nothing; fits of many data
-    sets at once are `jax.vmap(lambda y: hesskit.curve_fit(model, x, y, start))(ys)`. Parameters
-    and their errors are differentiable in xdata, ydata and sigma (see `hesskit.minimize`).
+    A second fit of the same model to data of the same shapes compiles nothing; for fits of many
+    data sets at once there is `hesskit.curve_fit_many`. Parameters and their
+    errors are differentiable in xdata, ydata and sigma (see `hesskit.minimize`).
 
     Args:
       model: `model(params, xdata) -> ` a pytree of float arrays like `ydata`.
