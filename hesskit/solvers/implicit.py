@@ -24,7 +24,7 @@ Source: Blondel et al. (2022), "Efficient and modular implicit differentiation";
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ from hesskit.solvers.result import Result
 from hesskit.solvers.solve import real_box, solve
 
 NAN = float("nan")
+AnyResult = TypeVar("AnyResult", bound=Result)
 
 
 class Given(NamedTuple):
@@ -108,24 +109,40 @@ def solved(
       A `Result` whose `params`, `value` and `aux` carry tangents.
     """
     operands = (params, args, data, limits, state, bounds)
-    if is_eager():  # no derivative, no vmap, no jit around this call
-        return solve(static, *operands)
-    run = Hoisted(functools.partial(solve, static), *operands)  # the call below traces no more
-    still, consts = jax.lax.stop_gradient((operands, run.consts))
-    result = run(consts, *still) if run.has_tracers else solve(static, *still)
-    return attached(static, result, params, args, data, bounds, closes=run.has_tracers)
+    result, closes = without_tangents(functools.partial(solve, static), *operands)
+    if closes is None:
+        return result
+    return attached(static, result, params, args, data, bounds, closes=closes)
+
+
+def without_tangents(run: Callable[..., Any], *operands: Any) -> tuple[Any, bool | None]:
+    """`run(*operands)`, of which no derivative is taken.
+
+    Args:
+      run: a compiled solve.
+      *operands: what it is called on.
+
+    Returns:
+      The answer, and whether `run` closes over tracers: None where there is no derivative, vmap or
+      jit around this call.
+    """
+    if is_eager():
+        return run(*operands), None
+    hoisted = Hoisted(run, *operands)  # the call below traces no more
+    still, consts = jax.lax.stop_gradient((operands, hoisted.consts))
+    return hoisted(consts, *still) if hoisted.has_tracers else run(*still), hoisted.has_tracers
 
 
 def attached(
     static: Static,
-    result: Result,
+    result: AnyResult,
     params: Params,
     args: Any,
     data: dict[str, Any],
     bounds: Bounds | None,
     *,
     closes: bool = False,
-) -> Result:
+) -> AnyResult:
     """The result of one solve, with tangents by (1) and (2) where a derivative is asked for.
 
     Args:

@@ -24,36 +24,45 @@ from hesskit.solvers import inputs
 from hesskit.solvers import lanes as queue
 from hesskit.solvers.batch import Batch, batched
 from hesskit.solvers.call import MAX_STEPS, arrays, held_leaves
+from hesskit.solvers.devices import Place, on_each, place_of
 from hesskit.solvers.least_squares import check_fit, with_errors
 from hesskit.solvers.many_result import ManyFits, ManyResult
 from hesskit.solvers.result import Result
 from hesskit.solvers.solve_many import call_many, lanes_of, problem
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
 def _with_errors(
     loss: Composite,
     held: tuple[bool, ...],
     absolute_sigma: bool,
     covariance: str,
     count: int,
+    place: Place | None,
     batch: Batch,
     many: ManyResult,
     box: Bounds | None,
 ) -> ManyFits:
     """The answers with the covariances of their parameters."""
 
-    def one(known: tuple[Any, Result]) -> Any:
-        _, args, data = batch.whole(known[0])
-        return with_errors(known[1], loss, args, data, held, box, absolute_sigma, covariance)
+    def fits(batch: Batch, many: ManyResult, box: Bounds | None, start: Any) -> ManyFits:
+        del start
 
-    def of(index: Array) -> tuple[Any, Result]:
-        rows = jax.tree.map(lambda a: a[index], many)
-        fields = {field.name: getattr(rows, field.name) for field in dataclasses.fields(Result)}
-        return batch.at(index), Result(**fields)
+        def one(known: tuple[Any, Result]) -> Any:
+            _, args, data = batch.whole(known[0])
+            return with_errors(known[1], loss, args, data, held, box, absolute_sigma, covariance)
 
-    fits = queue.mapped(one, of, num=batch.num(), lanes=count)
-    return ManyFits(**{field.name: getattr(fits, field.name) for field in dataclasses.fields(fits)})
+        def of(index: Array) -> tuple[Any, Result]:
+            rows = jax.tree.map(lambda a: a[index], many)
+            fields = {field.name: getattr(rows, field.name) for field in dataclasses.fields(Result)}
+            return batch.at(index), Result(**fields)
+
+        fit = queue.mapped(one, of, num=batch.num(), lanes=count)
+        return ManyFits(
+            **{field.name: getattr(fit, field.name) for field in dataclasses.fields(fit)}
+        )
+
+    return on_each(place, fits, batch, many, box)
 
 
 def fit_many(
@@ -105,8 +114,9 @@ def fit_many(
     )
     first = problem(batch, 0)[0]
     held, box = held_leaves(optimizer, fixed, first), parse(bounds, first)
+    count, place = lanes_of(lanes), place_of(batch)
     return _with_errors(
-        objective_fn, held, absolute_sigma, covariance, lanes_of(lanes), batch, many, box
+        objective_fn, held, absolute_sigma, covariance, count, place, batch, many, box
     )
 
 

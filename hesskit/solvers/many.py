@@ -43,7 +43,10 @@ def minimize_many(
 
     `jax.vmap` of a solver takes as many trips as its slowest problem, for all of them. Here `lanes`
     problems are in work at a time, and the next begins where one has ended. Same answers, same
-    statuses; a problem of NaN harms none. Works under `jit`.
+    statuses; a problem of NaN harms none. Works under `jit`. Data split along the axis of problems
+    over the devices of a mesh stay there: each device works through its own queue, and hears
+    nothing of the others (under `jit` only where the axes of the mesh are explicit). Answers are
+    differentiable in their data as those of `hesskit.minimize` are.
 
     Args:
       value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`, of one problem.
@@ -55,9 +58,10 @@ def minimize_many(
       in_axes: what it means in `jax.vmap(solve, in_axes)(params, args)`: the axis of problems of
         each leaf, None for what all share: 0, or a tuple of prefix trees for params and args,
         `(None, (0, None))`. Sizes are never guessed from.
-      lanes: problems in work at a time. None means 256 (all, where they are fewer): every trip
-        starts some hundred small parts of a program, which many lanes share; but at the end, when
-        the queue is empty, all lanes wait for the last, and their data should fit in the caches.
+      lanes: problems in work at a time, of each device. None means 256 (all, where they are
+        fewer): every trip starts some hundred small parts of a program, which many lanes share; but
+        at the end, when the queue is empty, all lanes wait for the last, and their data should fit
+        in the caches.
         Fewer for objectives with much data.
       has_aux: whether `value_fn` returns a pair.
       fixed: leaves to hold, as in `hesskit.minimize`, of one problem.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from hesskit.core import errors
+from hesskit.core import errors, layout
 from hesskit.core.bounds import Bounds, parse
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
@@ -18,6 +18,8 @@ from hesskit.solvers import lanes as queue
 from hesskit.solvers import loop
 from hesskit.solvers.batch import Batch
 from hesskit.solvers.call import checked
+from hesskit.solvers.devices import Place, on_each, place_of
+from hesskit.solvers.implicit import attached, without_tangents
 from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.solve import answer, ready
@@ -38,15 +40,21 @@ def _own_keys(carry: Any, index: Array) -> Any:
     return jax.tree.map(fold, carry)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def solve_many(
-    static: Static, count: int, batch: Batch, limits: Limits, bounds: Bounds | None
+    static: Static,
+    count: int,
+    place: Place | None,
+    batch: Batch,
+    limits: Limits,
+    bounds: Bounds | None,
 ) -> ManyResult:
-    """The compiled solves, cached on `static`, the number of lanes and shapes.
+    """The compiled solves, cached on what is static and on shapes.
 
     Args:
       static: what the program depends on, of one problem.
-      count: the number of lanes.
+      count: the number of lanes, of each device.
+      place: how the problems lie over devices.
       batch: params, args and, if there are any, data by name.
       limits: when to stop.
       bounds: the box, like the params of one problem, or None.
@@ -54,6 +62,21 @@ def solve_many(
     Returns:
       A `ManyResult`.
     """
+    solves = functools.partial(_solves, static, count)
+    return on_each(place, solves, batch, shared=(limits, bounds))
+
+
+def _solves(
+    static: Static,
+    count: int,
+    batch: Batch,
+    split: Any,
+    shared: tuple[Limits, Bounds | None],
+    start: Any,
+) -> ManyResult:
+    """The solves of one device, whose first problem has the number `start`."""
+    del split
+    limits, bounds = shared
 
     def here(mine: Any) -> Any:
         params, args, *data = batch.whole(mine)
@@ -61,7 +84,7 @@ def solve_many(
 
     def first(mine: Any, index: Array) -> loop.Loop:
         solve = here(mine)
-        carry = _own_keys(solve.engine.start(solve.point), index)
+        carry = _own_keys(solve.engine.start(solve.point), start + index)
         return loop.first(carry, static, solve.blank)
 
     def step(mine: Any, state: loop.Loop) -> loop.Loop:
@@ -89,7 +112,7 @@ def solve_many(
 @jax.jit
 def problem(batch: Batch, index: Any) -> Any:
     """The data of one problem."""
-    return batch.whole(jax.tree.map(lambda a: a[index], batch.mine))
+    return batch.whole(jax.tree.map(lambda a: layout.gathered(a)[index], batch.mine))
 
 
 def _is_outside(params: Params, box: Bounds) -> Array:
@@ -151,4 +174,15 @@ def call_many(
     """
     params, args, *_ = problem(batch, 0)
     here = checked(value_fn, params, optimizer, args=args, bounds=bounds, **options)
-    return solve_many(here.static, lanes_of(lanes), batch, here.limits, _box(bounds, batch))
+    box = _box(bounds, batch)
+    run = functools.partial(solve_many, here.static, lanes_of(lanes), place_of(batch))
+    many, closes = without_tangents(run, batch, here.limits, box)
+    if closes is None:
+        return many
+
+    def one(mine: Any, result: ManyResult) -> ManyResult:
+        params, args, *data = batch.whole(mine)
+        data = data[0] if data else {}
+        return attached(here.static, result, params, args, data, box, closes=closes)
+
+    return jax.vmap(one)(batch.mine, many)

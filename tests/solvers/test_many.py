@@ -120,3 +120,34 @@ def test_other_data_compile_nothing_and_starts_are_looked_at():
     far = {"x": start["x"].at[4, 1].set(9.0)}
     with pytest.raises(ValueError, match=r"problem 4: start x\[1\] = 9 is outside"):
         hesskit.minimize_many(fn, far, args=(jnp.arange(6.0),), bounds=box, lanes=4)
+
+
+def test_answers_are_differentiable_in_their_data(float64):
+    """Of ridge regressions, in both modes, and in what the objective closes over."""
+    keys = jax.random.split(jax.random.key(0))
+    x, ys = jax.random.normal(keys[0], (20, 3)), jax.random.normal(keys[1], (4, 20))
+    strengths = jnp.linspace(-1, 1, 4)
+
+    def ridge(w, strength, y):
+        return jnp.mean((x @ w - y) ** 2) + jnp.exp(strength) * jnp.sum(w**2)
+
+    def many(strengths, ys):
+        data = {"args": (strengths, ys), "in_axes": (None, 0), "lanes": 2}
+        return hesskit.minimize_many(ridge, jnp.zeros(3), **data).params
+
+    def exact(strength, y):
+        return jnp.linalg.solve(x.T @ x / 20 + jnp.exp(strength) * jnp.eye(3), x.T @ y / 20)
+
+    expected = jax.vmap(jax.jacfwd(exact, (0, 1)))(strengths, ys)
+    found = jax.jacrev(many, (0, 1))(strengths, ys)
+    for i in range(4):
+        np.testing.assert_allclose(found[0][i, :, i], expected[0][i], atol=1e-12)
+        np.testing.assert_allclose(found[1][i, :, i], expected[1][i], atol=1e-12)
+    assert not found[0][0, :, 1:].any()
+
+    def closing(strength):
+        fn = lambda w, y: ridge(w, strength, y)
+        return hesskit.minimize_many(fn, jnp.zeros(3), args=(ys,), in_axes=(None, 0)).params
+
+    expected = jax.vmap(jax.jacfwd(exact), (None, 0))(0.3, ys)
+    np.testing.assert_allclose(jax.jacfwd(closing)(0.3), expected, atol=1e-12)
