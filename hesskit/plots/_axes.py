@@ -1,12 +1,14 @@
-"""What the plots share: Axes when none is given, and one fit read by field name."""
+"""What the plots share: Axes when none is given, colors, and one fit read by field name."""
 
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 from hesskit.core.entries import as_vector
+from hesskit.core.errors import check_count
 
 CURVE = "#1f5a99"
 """The color of what was fitted."""
@@ -14,6 +16,13 @@ DATA = "#333333"
 """The color of what was measured."""
 SAMPLES = "#8a8a8a"
 """The color of draws."""
+UP = "#0072B2"
+"""The color of positive curvature."""
+DOWN = "#D55E00"
+"""The color of negative curvature."""
+COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""One a run, told apart by the color-blind (Okabe & Ito 2008); markers tell them apart in print."""
+MARKERS = "os^Dv*"
 
 
 def one_axes(ax: Any) -> Axes:
@@ -33,6 +42,91 @@ def one_axes(ax: Any) -> Axes:
     if not isinstance(ax, Axes):
         raise TypeError(f"ax must be a matplotlib Axes or None, got {type(ax).__name__}")
     return ax
+
+
+def axes_3d(ax: Any) -> Any:
+    """`ax`, or the only Axes of a new figure in three dimensions.
+
+    Args:
+      ax: an Axes with projection="3d" or None.
+
+    Returns:
+      An Axes in three dimensions.
+
+    Raises:
+      TypeError: `ax` is something else.
+      ValueError: `ax` has two dimensions.
+    """
+    if ax is None:
+        return plt.figure(layout="constrained").add_subplot(projection="3d")
+    if not hasattr(one_axes(ax), "plot_surface"):
+        raise ValueError(
+            "ax has two dimensions; a surface needs three: use fig.add_subplot(projection='3d')"
+        )
+    return ax
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number as a label shows it, -0 as 0."""
+    return f"{float(value) + 0.0:.{digits}g}".replace("-", "−")
+
+
+def limits(value: Any, *, name: str) -> tuple[float, float]:
+    """(low, high) of an axis; ValueError if it is something else."""
+    ends = np.asarray(value, float)
+    if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+        raise ValueError(f"{name} must be (low, high) with low < high, got {value!r}")
+    return float(ends[0]), float(ends[1])
+
+
+class Grid(NamedTuple):
+    """Points of a rectangle.
+
+    Attributes:
+      x: (num,).
+      y: (num,).
+      points: (num * num, 2), y outermost, as `reshape(num, num)` and matplotlib want it.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    points: np.ndarray
+
+
+def grid(xlim: Any, ylim: Any, num: int) -> Grid:
+    """num x num points of a rectangle, its edges included."""
+    check_count(num, name="num", low=2)
+    x = np.linspace(*limits(xlim, name="xlim"), num)
+    y = np.linspace(*limits(ylim, name="ylim"), num)
+    return Grid(x, y, np.stack([np.tile(x, num), np.repeat(y, num)], axis=1))
+
+
+def level_curves(ax: Axes, at: Grid, values: np.ndarray, levels: Any) -> None:
+    """Pale fields between curves of equal value.
+
+    Args:
+      ax: where.
+      at: the points.
+      values: (num * num,); what is not finite stays blank.
+      levels: how many, or the values themselves. A number means levels that split the area: dense
+        at the lowest and the highest, and the same for f as for a growing function of f.
+    """
+    z = np.ma.masked_invalid(values.reshape(at.y.size, at.x.size))
+    if np.ndim(levels) == 0:
+        check_count(levels, name="levels")
+        s = np.linspace(0, 1, int(levels) + 2)[1:-1]
+        seen = z.compressed()
+        levels = np.unique(np.quantile(seen, s * s * (3 - 2 * s))) if seen.size else ()
+    levels = np.asarray(levels, float)
+    if not levels.size or z.min() == z.max():
+        return
+    edges = np.unique(
+        np.concatenate([[min(z.min(), levels[0])], levels, [max(z.max(), levels[-1])]])
+    )
+    shades = LinearSegmentedColormap.from_list("pale", ["#c9d8e8", "#ffffff"])
+    bands = [shades(i / max(edges.size - 2, 1)) for i in range(edges.size - 1)]
+    ax.contourf(at.x, at.y, z, levels=edges, colors=bands)
+    ax.contour(at.x, at.y, z, levels=levels, colors="#6c7a89", linewidths=0.7, linestyles="solid")
 
 
 def single(result: Any) -> None:
