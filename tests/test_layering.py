@@ -58,7 +58,9 @@ MAY_IMPORT = {
         {"jax", "optax"},
         siblings={"_critical", "_entry", "_spectrum"},
     ),
-    "plots": Layer({"core", "analysis", "plots"}, {"numpy", "matplotlib"}, siblings={"_axes", "_paths"}),
+    "plots": Layer(
+        {"core", "analysis", "plots"}, {"numpy", "matplotlib"}, siblings={"_axes", "_paths"}
+    ),
     "": Layer(
         {"core", "linalg", "curvature", "transforms", "solvers", "analysis"}, set()
     ),  # hesskit/__init__.py, which imports no plots

@@ -73,3 +73,13 @@ def on_slice(
     if chunk >= len(t):
         return jax.jit(jax.vmap(all_of))(t)
     return jax.jit(lambda t: jax.lax.map(all_of, t, batch_size=chunk))(t)
+
+
+def stacked(*directions: Params) -> Params:
+    """Directions like params as `on_slice` takes them, with a leading axis."""
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *directions)
+
+
+def picked(directions: Params, places: tuple[int, ...]) -> Params:
+    """Some of stacked directions, in this order."""
+    return jax.tree.map(lambda rows: jnp.stack([rows[i] for i in places]), directions)

@@ -48,3 +48,8 @@ def test_a_function_of_two_arguments():
         on_slice(
             lambda x, y: x * y, np.zeros(2), np.eye(2), coefficients=[[0, 0]], caller="surface"
         )
+
+
+def test_directions_stacked_and_picked():
+    rows = slices.stacked({"a": jnp.ones(2)}, {"a": jnp.zeros(2)}, {"a": jnp.full(2, 3.0)})
+    np.testing.assert_array_equal(slices.picked(rows, (-1, 0))["a"], [[3, 3], [1, 1]])
