@@ -78,7 +78,8 @@ def eigen_ellipse(found: Any, ax: Axes | None = None, *, rise: float = 1.0) -> A
     ax.set(xlabel=f"displacement {names[0]}", ylabel=f"displacement {names[1]}")
     ax.margins(0.15)
     ax.set_aspect("equal", adjustable="datalim")
-    ax.legend(fontsize="small")
+    # Above: whatever is inside may be an ellipse.
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     return ax
 
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
 import pytest
 
 import hesskit
+import hesskit.plots
 from benchmarks._pinn_problems import burgers
 from tests.solvers.test_minimize import compilations
 
@@ -347,3 +349,47 @@ def test_the_plain_loss_of_a_pinn_is_told_what_is_missing():
     said = r"levenberg_marquardt needs the residuals, .* loss = hesskit\.least_squares_loss\("
     with pytest.raises(TypeError, match=said):
         hesskit.minimize(plain, params, hesskit.levenberg_marquardt(), args=(pts,))
+
+
+# a text on the Hessian
+
+
+def test_learning_the_hessian(tmp_path, float64, capsys):
+    """The numbers of the text: nine points, 6.499 at (0.5, 0.5), a remainder of third order."""
+    found = importlib.import_module("tests.usecases.learn_the_hessian").main(tmp_path)
+    assert sorted(found.kinds) == ["MAXIMUM"] + 4 * ["MINIMUM"] + 4 * ["SADDLE"]
+    assert found.kappa == pytest.approx(6.499, abs=1e-3)
+    assert found.order == pytest.approx(3, abs=0.05)
+    assert "stopped after max_steps=30 as asked" in found.gd
+    assert "gradient is zero but the Hessian has" in found.at_saddle
+    assert "negative eigenvalue" in found.at_saddle
+    assert {p.name for p in tmp_path.iterdir()} == {"quadratic.png", "surface.png", "net.png"}
+    said = capsys.readouterr().out
+    for words in ("NOT_CRITICAL", "maximum at 0, 0", "the matrix is indefinite", "10 probes"):
+        assert words in said
+
+
+def test_the_likely_mistakes_of_a_reader():
+    example = importlib.import_module("tests.usecases.learn_the_hessian")
+    two = lambda x, y: x**2 - y**2
+    said = re.escape(
+        "value_fn takes all params as one argument; it requires x and y. Write "
+        "lambda p: f(p[0], p[1]) with params jnp.array([0., 0.])."
+    )
+    for ask in (hesskit.classify_critical_point, hesskit.hessian, hesskit.minimize):
+        with pytest.raises(TypeError, match=said):
+            ask(two, jnp.zeros(2))
+    with pytest.raises(TypeError, match=re.escape("needs the point: hessian(f, x). (jax.hessian")):
+        hesskit.hessian(example.quartic)(jnp.zeros(2))
+    with pytest.raises(TypeError, match=r"params is int32; write 0\.0\. Derivatives need floats"):
+        hesskit.classify_critical_point(example.quartic, jnp.array([0, 0]))
+    with pytest.raises(ValueError, match=r"use fig\.add_subplot\(projection='3d'\)"):
+        hesskit.plots.surface(example.quartic, plt.subplots()[1])
+    run = hesskit.minimize(example.rosenbrock, jnp.zeros(2), hesskit.newton(), max_steps=3)
+    with pytest.raises(ValueError, match="r1 has no path: rerun with history='params'"):
+        hesskit.plots.contours(example.rosenbrock, paths={"Newton": run})
+    plt.close("all")
+    params = {"inner": jnp.ones((3, 2)), "outer": jnp.ones(2)}
+    batches = ((jnp.ones((4, 3)), jnp.ones(4)) for _ in range(2))
+    with pytest.raises((TypeError, ValueError), match="batches is a generator"):
+        hesskit.spectral_density(example.net_loss, params, batches=batches)
