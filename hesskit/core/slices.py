@@ -56,23 +56,26 @@ def on_slice(
       A `Slice` in at least float32.
     """
     params = errors.check_params(params)
-    fn = objective.drop_aux(objective.bind(value_fn, args=args, caller=caller))
     dtype = tree.result_dtype(params)
-
-    def at(t: Array) -> Array:
-        shift = jax.tree.map(lambda d: jnp.tensordot(t.astype(d.dtype), d, 1), moves)
-        return fn(tree.add(params, shift)).astype(dtype)
-
-    def all_of(t: Array) -> Slice:
-        slopes = jax.grad(at)(t) if order >= 1 else None
-        return Slice(at(t), slopes, jax.hessian(at)(t) if order >= 2 else None)
-
     moves = jax.tree.map(lambda d, a: jnp.asarray(d, a.dtype), directions, params)
-    t = jnp.asarray(coefficients, dtype)
-    chunk = max(1, AT_ONCE // tree.size(params))
-    if chunk >= len(t):
-        return jax.jit(jax.vmap(all_of))(t)
-    return jax.jit(lambda t: jax.lax.map(all_of, t, batch_size=chunk))(t)
+
+    def everywhere(start: Params, moves: Params, t: Array, args: Any) -> Slice:
+        fn = objective.drop_aux(objective.bind(value_fn, args=args, caller=caller))
+
+        def at(t: Array) -> Array:
+            shift = jax.tree.map(lambda d: jnp.tensordot(t.astype(d.dtype), d, 1), moves)
+            return fn(tree.add(start, shift)).astype(dtype)
+
+        def all_of(t: Array) -> Slice:
+            slopes = jax.grad(at)(t) if order >= 1 else None
+            return Slice(at(t), slopes, jax.hessian(at)(t) if order >= 2 else None)
+
+        chunk = max(1, AT_ONCE // tree.size(start))
+        if chunk >= len(t):
+            return jax.vmap(all_of)(t)
+        return jax.lax.map(all_of, t, batch_size=chunk)
+
+    return jax.jit(everywhere)(params, moves, jnp.asarray(coefficients, dtype), args)
 
 
 def stacked(*directions: Params) -> Params:

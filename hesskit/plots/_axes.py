@@ -118,7 +118,7 @@ def level_curves(ax: Axes, at: Grid, values: np.ndarray, levels: Any) -> None:
         seen = z.compressed()
         levels = np.unique(np.quantile(seen, s * s * (3 - 2 * s))) if seen.size else ()
     levels = np.asarray(levels, float)
-    if not levels.size or z.min() == z.max():
+    if not levels.size or not z.count() or z.min() == z.max():
         return
     edges = np.unique(
         np.concatenate([[min(z.min(), levels[0])], levels, [max(z.max(), levels[-1])]])

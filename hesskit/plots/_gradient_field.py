@@ -64,7 +64,10 @@ def gradient_field(
     style: dict[str, Any] = {"cmap": SHADES, "pivot": "middle", "angles": "xy", "width": 0.004}
     if unit:
         arrows = arrows / np.where(norms > 0, norms, 1)[:, None]
-        style["norm"] = LogNorm(clip=True) if norms.any() else None
+    if not norms.any():
+        style["scale"] = 1.0  # matplotlib finds none where all arrows are zero
+    elif unit:
+        style["norm"] = LogNorm(clip=True)
         norms = np.ma.masked_less_equal(norms, 0)
     ax = one_axes(ax)
     drawn = ax.quiver(*where.points.T, *arrows.T, norms, **style)

@@ -43,3 +43,9 @@ def test_arrows_of_one_length():
 def test_no_interval():
     with pytest.raises(ValueError, match="ylim must be"):
         gradient_field(lambda p: p @ p, ylim=(0, np.inf))
+
+
+def test_no_gradient_anywhere():
+    ax = gradient_field(lambda p: 0 * p[0], num=3, unit=True)
+    assert not ax.collections[0].U.any()
+    ax.figure.canvas.draw()
