@@ -2,7 +2,7 @@
 
 A new transform is one `Case` for each of its forms; the suite then runs it through every clause
 that its kind is entitled to. Forms of one factory share nearly all of their code, so `make test`
-takes its default and one or two of each other kind; `_more` marks the others slow.
+takes its default and one or two of each other kind; `_more` marks the others `forms`.
 """
 
 from collections.abc import Callable
@@ -49,9 +49,9 @@ def _case(factory: Callable[..., Any], **kwargs: Any) -> Any:
 
 
 def _more(factory: Callable[..., Any], **kwargs: Any) -> Any:
-    """A case that only a run of the slow tests takes."""
+    """A case for when the code that forms share has changed."""
     case = _case(factory, **kwargs)
-    return pytest.param(*case.values, marks=pytest.mark.slow, id=case.id)
+    return pytest.param(*case.values, marks=(pytest.mark.slow, pytest.mark.forms), id=case.id)
 
 
 DEFAULT_TRIALS = [
