@@ -71,6 +71,7 @@ def test_definition_3_and_the_minors(matrix, kind):
     np.testing.assert_allclose(found.minors, [matrix[0][0], np.linalg.det(matrix)], atol=1e-12)
 
 
+@pytest.mark.slow
 def test_example_5_nine_critical_points():
     points = hesskit.find_critical_points(nine, jnp.array([[-2.0, 2.0], [-2.0, 2.0]]))
     table = {

@@ -47,6 +47,7 @@ def test_an_operator_and_its_matrix():
     np.testing.assert_array_equal(kinds(jnp.stack([W, -W])), [1, 5])
 
 
+@pytest.mark.slow
 def test_batches_visited_from_python():
     batches = [(W,), (3 * W,)]
     op = hesskit.hessian_operator(quadratic, {"a": jnp.ones(30)}, batches=batches)
@@ -55,6 +56,7 @@ def test_batches_visited_from_python():
     np.testing.assert_allclose(found.eigenvalues, [2.0, 6.0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_text_has_the_numbers():
     text = str(hesskit.definiteness(jnp.array([[6.0, 2.0], [2.0, 2.0]]))).splitlines()
     assert text[:4] == [

@@ -24,6 +24,7 @@ def problem(num=10):
     return hesskit.composite(hesskit.losses.softmax_cross_entropy(), model), params, data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [4, 10])
 def test_each_is_what_it_says(float64, num):
     loss, params, data = problem(num)
@@ -108,6 +109,7 @@ def test_keys_are_other_draws_and_the_same_key_the_same():
         assert np.any(a != c)
 
 
+@pytest.mark.slow
 def test_the_table_names_what_there_is():
     loss, params, data = problem()
     text = str(hesskit.compare_diagonals(loss, params, args=data)).splitlines()

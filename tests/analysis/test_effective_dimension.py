@@ -9,6 +9,7 @@ import hesskit
 W = jnp.concatenate([jnp.full(5, 100.0), jnp.full(95, 1e-3), jnp.array([-1.0])])
 
 
+@pytest.mark.slow
 def test_outliers_count_and_the_bulk_does_not():
     expected = float(jnp.sum(jnp.maximum(W, 0) / (jnp.maximum(W, 0) + 1.0)))
     assert 4.9 < expected < 5.1

@@ -24,6 +24,7 @@ def ravel(p):
     return np.asarray(jax.flatten_util.ravel_pytree(p)[0])
 
 
+@pytest.mark.slow
 def test_both_ends_of_a_net(float64):
     params, data = problem()
     params, data = jax.tree.map(lambda a: a.astype("float64"), (params, data))
@@ -40,6 +41,7 @@ def test_both_ends_of_a_net(float64):
     assert int(found.num_products) < 120
 
 
+@pytest.mark.slow
 def test_float32_in_one_cycle_and_on_a_mesh():
     params, data = problem()
     matrix = np.asarray(hesskit.hessian(net, params, args=data), np.float64)
@@ -58,6 +60,7 @@ def test_float32_in_one_cycle_and_on_a_mesh():
     np.testing.assert_allclose(spread.eigenvalues, w, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_block_and_batches():
     params, data = problem(width=8)
     halves = jax.tree.map(lambda a: a.reshape(2, 30, -1), data)

@@ -30,6 +30,7 @@ def test_the_worst_start_takes_the_predicted_steps(float64, kappa):
         assert abs(steps_of(w, step) - int(predicted)) <= 1
 
 
+@pytest.mark.slow
 def test_an_indefinite_matrix_has_no_rate_and_the_identity_takes_one_step():
     found = hesskit.gradient_descent_rate(jnp.diag(jnp.array([-1.0, 2.0])))
     assert np.isnan(float(found.rate))

@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import hesskit
 
 W = jnp.geomspace(1.0, 30.0, 150)
 
 
+@pytest.mark.slow
 def test_exact_estimated_damped_and_indefinite():
     matrix = jnp.diag(W)
     np.testing.assert_allclose(float(hesskit.logdet(matrix)), jnp.sum(jnp.log(W)), rtol=1e-5)

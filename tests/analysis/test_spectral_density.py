@@ -14,6 +14,7 @@ def problem(n=300):
     return np.sort(w), jnp.asarray((q * w) @ q.T, "float32")
 
 
+@pytest.mark.slow
 def test_moments_masses_and_the_density():
     w, matrix = problem()
     found = hesskit.spectral_density(matrix, num_probes=12, num_steps=40, key=3)

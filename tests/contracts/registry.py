@@ -167,3 +167,15 @@ PAIRS += [
 ]
 PARTS = {scale_by.__name__: (_case(scale_by), _case(factory)) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""
+
+ONE_OF_A_KIND = ("trust_region", "newton_cg", "lbfgs", "levenberg_marquardt")
+
+
+def few(cases: list[Any]) -> list[Any]:
+    """The cases of a clause that takes seconds each: all but one of a kind of machine are slow."""
+    return [
+        case
+        if case.id in ONE_OF_A_KIND
+        else pytest.param(*case.values, marks=[*case.marks, pytest.mark.slow], id=case.id)
+        for case in cases
+    ]

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.contracts.registry import DEFAULTS, GLOBALIZED, SCALED
+from tests.contracts.registry import DEFAULTS, GLOBALIZED, SCALED, few
 from tests.contracts.support import assert_same, squares
 
 TARGET = np.array([1 + 1j, -1 - 1j, 1 + 1j], np.complex64)
@@ -38,7 +38,7 @@ def solve(opt, fn, params, num_steps, *, raw):
     return jax.lax.scan(body, (params, opt.init(params)), length=num_steps)
 
 
-@pytest.mark.parametrize("case", GLOBALIZED)
+@pytest.mark.parametrize("case", few(GLOBALIZED))
 def test_both_conventions_converge_on_rosenbrock(case):
     run = jax.jit(
         lambda raw: solve(case.make(), case.of(rosenbrock), jnp.zeros(2, "complex64"), 150, raw=raw)
@@ -62,7 +62,7 @@ def test_parabola_without_judgment(case):
         np.testing.assert_allclose(params, TARGET, rtol=3e-2, atol=3e-2)
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_complex_is_the_real_problem_of_twice_the_size(case):
     opt, z = case.make(), jnp.array([0.3 - 0.2j, 0.1 + 0.4j], jnp.complex64)
     both = jnp.stack([z.real, z.imag])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import hesskit
-from tests.contracts.registry import CALLING, DEFAULTS, GLOBALIZED
+from tests.contracts.registry import CALLING, DEFAULTS, GLOBALIZED, few
 from tests.contracts.support import bowl, data, squares, start, stepper, world
 
 
@@ -63,7 +63,7 @@ def test_one_copy_in_a_solve(case):
     assert count(program.jaxpr) == 1
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_a_second_solve_compiles_nothing(case, caplog):
     opt = case.make()
     first = {"gtol": 1e-3, "ftol": 1e-4, "max_steps": 5}
@@ -77,7 +77,7 @@ def test_a_second_solve_compiles_nothing(case, caplog):
     assert not [line for line in said if line.startswith(("Compiling", "Finished XLA"))]
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_a_second_update_compiles_nothing(case, caplog):
     opt, step = stepper(case)
     abouts = [data(shift=shift) for shift in (0.0, 0.5)]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contracts.registry import ALL, DEFAULTS
+from tests.contracts.registry import ALL, DEFAULTS, few
 from tests.contracts.support import squares
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
@@ -48,7 +48,7 @@ def test_types_on_an_explicit_mesh(case):
     assert [str(a) for a in after] == [str(a) for a in jax.tree.leaves(typed(state))]
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 @pytest.mark.parametrize("kind", ["Explicit", "Auto"])
 def test_steps_are_those_of_one_device(case, kind):
     mesh, sharding, params = setup(kind)
@@ -69,7 +69,7 @@ def test_steps_are_those_of_one_device(case, kind):
     assert np.abs(np.asarray(updates["w"])).max() > 1e-3
 
 
-@pytest.mark.parametrize("case", DEFAULTS[:1] + DEFAULTS[5:])
+@pytest.mark.parametrize("case", few(DEFAULTS[:1] + DEFAULTS[5:]))
 def test_eager_steps_on_an_explicit_mesh(case):
     mesh, sharding, params = setup("Explicit", "float16")
     opt = case.make()

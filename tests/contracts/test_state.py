@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from hesskit.core.method import INFO_FIELDS
-from tests.contracts.registry import ALL, DEFAULTS, EVALUATING, GLOBALIZED
+from tests.contracts.registry import ALL, DEFAULTS, EVALUATING, GLOBALIZED, few
 from tests.contracts.support import (
     advance,
     assert_same,
@@ -150,7 +150,7 @@ def test_no_two_leaves_share_a_buffer(case):
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
 
 
-@each_default
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_a_fresh_state_and_params_can_be_donated(case):
     opt, kept = stepper(case)
     step = jax.jit(lambda p, s, d: kept(p, s, d)[:2], donate_argnums=(0, 1))
@@ -207,7 +207,7 @@ def test_pickle(case):
     assert_same(step(params, state, data()), step(params, copy, data()))
 
 
-@each_default
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_orbax(case, tmp_path):
     orbax = pytest.importorskip("orbax.checkpoint")
     opt, step = stepper(case)

@@ -18,6 +18,7 @@ from tests.contracts.registry import (
     SEARCHES,
     TRIALS,
     UNJUDGED,
+    few,
 )
 from tests.contracts.support import (
     Moved,
@@ -204,7 +205,7 @@ def test_without_judgment_the_value_is_unknown_after_a_step(case):
     assert sound(move.state, value=None)
 
 
-@each_default
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_the_trial_is_bitwise_at_apply_updates(case):
     """The value of `reveal` is its parameter, so the state says where the trial was."""
 
@@ -226,7 +227,7 @@ def test_the_trial_is_bitwise_at_apply_updates(case):
     np.testing.assert_array_equal(new[accepted], value[accepted])
 
 
-@each_globalized
+@pytest.mark.parametrize("case", few(GLOBALIZED))
 def test_value_and_grad_are_recycled(case):
     """The documented loop: optax hands back what the state holds."""
     opt, fn = case.make(), case.of(bowl)
@@ -275,7 +276,7 @@ def upstream_run(case):
     return _UPSTREAM[case.name]
 
 
-@each_default
+@pytest.mark.parametrize("case", few(DEFAULTS))
 @pytest.mark.parametrize("factor", [1e-3, -1.0, 0.0, np.nan, 1e3], ids=str)
 def test_what_comes_from_upstream_never_leads_uphill(case, factor):
     values = upstream_run(case)(jnp.full((), factor, jnp.float32))
@@ -286,7 +287,7 @@ def test_what_comes_from_upstream_never_leads_uphill(case, factor):
         assert values[-1] < 0.98 * values[0]
 
 
-@each_default
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_clipping_upstream_keeps_descent(case):
     opt = optax.chain(optax.clip_by_global_norm(0.1), case.make())
     params, state, values = start(), opt.init(start()), []

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.contracts.registry import DEFAULTS, GLOBALIZED, SCALED
+from tests.contracts.registry import DEFAULTS, GLOBALIZED, SCALED, few
 from tests.contracts.support import squares
 
 START = jnp.array([-1.0, 10.0, 1.0], jnp.float32)
@@ -58,14 +58,14 @@ def assert_near(params, target):
         np.testing.assert_allclose(a, b, rtol=3e-2, atol=3e-2)
 
 
-@pytest.mark.parametrize("case", GLOBALIZED)
+@pytest.mark.parametrize("case", few(GLOBALIZED))
 @pytest.mark.parametrize("name", ["parabola", "rosenbrock"])
 def test_globalized(case, name):
     fn, params, target = TARGETS[name]
     assert_near(run(case.make(), case.of(fn), params, 60), target)
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_tensors(case):
     fn, params, target = TARGETS["tensors"]
     assert_near(run(case.make(), case.of(fn), params, 30), target)
@@ -77,7 +77,7 @@ def test_not_globalized(case):
     assert_near(run(case.make(), case.of(fn), params, 60), target)
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(case, dtype):
     params = run(case.make(), case.of(parabola), START.astype(dtype), 30)
@@ -85,7 +85,7 @@ def test_half_precision(case, dtype):
     np.testing.assert_allclose(params.astype("float32"), END, atol=0.1)
 
 
-@pytest.mark.parametrize("case", DEFAULTS)
+@pytest.mark.parametrize("case", few(DEFAULTS))
 def test_learning_rate_schedule(case):
     """The rate is that of the count: 0 at first, then 1."""
     opt = case.factory(lambda count: jnp.where(count < 2, 0.0, 1.0))

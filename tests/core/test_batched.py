@@ -70,6 +70,7 @@ def test_structure_is_that_of_the_mean(name, reduction, float64):
         np.testing.assert_allclose(a, b / scale, atol=1e-13 * float(jnp.max(jnp.abs(b))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squares", "sum"])
 def test_levenberg_marquardt_takes_the_same_steps(name, float64):
     w, x, y = world(dtype="float64")
@@ -94,6 +95,7 @@ def test_levenberg_marquardt_takes_the_same_steps(name, float64):
     assert jnp.all(jnp.isfinite(updates["b"]))
 
 
+@pytest.mark.slow
 def test_rows_by_example_are_found_part_by_part(monkeypatch, float64):
     """Also beside a penalty, for complex data, and through a change of variables."""
     w, x, y = world(dtype="float64")
@@ -131,6 +133,7 @@ def test_rows_by_example_are_found_part_by_part(monkeypatch, float64):
     np.testing.assert_allclose(rows(moved, flat), dense, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_function_of_some_leaves_and_of_filled_in_data(float64):
     w, x, y = world(dtype="float64")
     loss = losses("mean")["squares"]
@@ -145,6 +148,7 @@ def test_a_function_of_some_leaves_and_of_filled_in_data(float64):
     )
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_parts(float64):
     w, x, y = world(dtype="float64")
     fn, loss = microbatched(losses("mean")["squares"], 3), losses("mean")["squares"]

@@ -45,6 +45,7 @@ def test_a_class_number_that_is_none_makes_the_loss_nan():
         assert jnp.isfinite(loss(z, numbers, where=np.array([True, False, True])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [37, 500])
 def test_mapped_products_are_those_one_by_one(num):
     """At 500 x 10 a product and a sum of it, mapped, are compiled wrongly by XLA of jax 0.10."""

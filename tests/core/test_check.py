@@ -34,6 +34,7 @@ def test_data_in_every_spelling_and_aux(capsys):
     assert found(capsys, fn, has_aux=True, args={"x": X, "c": 2.0}).finite
 
 
+@pytest.mark.slow
 def test_complex_params(capsys):
     out = found(capsys, lambda z: jnp.sum(jnp.abs(z) ** 2), jnp.array([3 + 4j]))
     assert (out.value, out.twice_differentiable) == (25.0, True)

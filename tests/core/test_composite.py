@@ -76,6 +76,7 @@ def dense_truth(loss, inner, p) -> np.ndarray:
     return jacobian.T @ jax.hessian(loss)(inner(p)) @ jacobian
 
 
+@pytest.mark.slow
 def test_data_filled_in_gives_a_structured_objective(float64):
     x, t = data("float64")
     p = jax.tree.map(lambda a: a.astype("float64"), P)
@@ -245,6 +246,7 @@ def test_a_restricted_objective_has_the_block(float64):
     np.testing.assert_allclose(block, whole[1:, 1:], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_minimize_with_leaves_held_and_complex_ones(float64):
     """One run: b is fixed, w complex."""
     start = {"w": jnp.array([1 + 1j, 0.5j]), "b": jnp.array(0.3)}

@@ -77,6 +77,7 @@ def test_forward_mode_is_missing_where_the_fallback_is_tested():
         jax.jvp(jax.grad(reverse_only), (X,), (X,))
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("odeint of jax promotes")
 def test_ordinary_differential_equation():
     # y' = -k y, y(0) = a: f = y(1) = a exp(-k); odeint has a reverse rule and no forward one.

@@ -121,6 +121,7 @@ def test_a_first_gradient_below_1_is_the_first_step_unless_params_are_smaller():
     np.testing.assert_allclose(np.linalg.norm(state.step.step), np.hypot(0.1, 0.002), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quadratic", "rosenbrock"])
 def test_it_is_the_run_of_minimize(name, dtype):
     x = jnp.asarray(ROSENBROCK, dtype)
@@ -268,6 +269,7 @@ def test_the_best_point_is_never_worse_and_a_wall_is_met(dtype):
     assert bad
 
 
+@pytest.mark.slow
 def test_lanes_are_independent():
     starts = jnp.array([[2.0, 1.0], [NAN, 0.0], [0.0, 0.0]])
     tell = lambda state: MACHINE.tell(state, value_and_grad(quadratic, MACHINE.ask(state)))

@@ -163,6 +163,7 @@ def table(dtype: str) -> dict[tuple[str, float], Found]:
         }
 
 
+@pytest.mark.slow
 def test_every_answer_satisfies_wolfe_or_its_approximation(dtype):
     for (name, length), found in table(str(dtype)).items():
         assert found.search.accepted, (name, length)
@@ -314,6 +315,7 @@ def search_in_jax(length: jax.Array) -> tuple[line_search.LineSearch, jax.Array]
     return jax.lax.while_loop(going, body, line_search.begin(value, slope, length))
 
 
+@pytest.mark.slow
 def test_lanes_equal_one_by_one(dtype):
     lengths = jnp.asarray(LENGTHS, dtype)
     together = jax.vmap(search_in_jax)(lengths)

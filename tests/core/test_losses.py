@@ -26,6 +26,7 @@ ALL = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("the reference is optax's")
 def test_values_are_those_of_optax_and_scipy():
     p, soft = jax.nn.sigmoid(T), jax.nn.softmax(T)
@@ -50,6 +51,7 @@ def test_values_are_those_of_optax_and_scipy():
         np.testing.assert_allclose(masked, np.mean(entries[WHERE]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_integer_labels_are_one_hot():
     loss = losses.softmax_cross_entropy()
     hot = np.eye(3)[NUMBERS]
@@ -76,6 +78,7 @@ X = RNG.normal(size=(6, 2)).astype("float32")
 P = {"w": jnp.zeros((2, 3)), "b": jnp.zeros(3)}
 
 
+@pytest.mark.slow
 def test_a_classifier_is_fit(float64):
     """Logistic regression with decay: the Gauss-Newton matrix is the Hessian."""
     loss = hesskit.composite(losses.softmax_cross_entropy(), linear) + hesskit.l2(0.1)

@@ -78,6 +78,7 @@ def test_signature_equality_and_hash():
     assert not hasattr(microbatched(min, 2), "__signature__")
 
 
+@pytest.mark.slow
 def test_newton_cg_over_it():
     """It takes the step of the whole batch, with data by name and an unknown keyword."""
     w, x, y = world()

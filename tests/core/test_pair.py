@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hesskit.core import tree
 from hesskit.core.pair import CLEAR, LIMIT, Point, between, learned
@@ -64,6 +65,7 @@ def curvature_errors(fn, x, direction, sizes):
     return np.array(rows).T
 
 
+@pytest.mark.slow
 def test_the_values_give_one_order_more(float64):
     """With third derivatives the plain difference errs by |s|, the pair by |s|^2; a cubic by 0."""
     x, direction = jnp.array([1.0, 2.0]), jnp.array([0.6, -0.8])

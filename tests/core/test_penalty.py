@@ -95,6 +95,7 @@ def ends(opt, fn):
     return jax.jit(jax.vmap(run))(jnp.array(STARTS))
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("add_decayed_weights is optax's")
 def test_decay_belongs_in_the_objective():
     """There the end is the minimizer from any start; beside an accepting transform it is not."""

@@ -49,6 +49,7 @@ def test_it_is_vmap(dtype):
     assert columns.shape == (4,)
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_jacobian(dtype):
     p, x = params(dtype), jnp.asarray(X, dtype)
     tolerance = 1e-5 if dtype == "float32" else 1e-12
@@ -88,6 +89,7 @@ def test_rows_go_back_through_a_change_of_variables(float64):
     np.testing.assert_allclose(rows, jax.jacobian(lambda v: inner(v)[0])(flat), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_fit_takes_the_rows(monkeypatch, float64):
     """The same steps with and without; the path is proven by counting."""
     del float64

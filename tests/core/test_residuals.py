@@ -224,6 +224,7 @@ def test_huge_and_tiny_residuals_in_float32(loss: str):
     np.testing.assert_array_equal(product[:3], 1)
 
 
+@pytest.mark.slow
 def test_a_robust_fit_is_scipys(float64):
     x = np.linspace(0, 3, 20)
     y = 2 * np.exp(-x) + 0.01 * RNG.normal(size=20)

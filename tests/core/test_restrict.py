@@ -19,6 +19,7 @@ def fn(p, scale, *, shift=0.0):
     return scale * jnp.sum(jnp.sin(p["u"]) * p["v"][0]) ** 2 + jnp.sum(p["u"] ** 4) + shift
 
 
+@pytest.mark.slow
 def test_value_gradient_and_hessian_are_the_blocks():
     phi = restrict(fn, HELD)
     assert phi(FREE, 2.0) == fn(PARAMS, 2.0)

@@ -33,6 +33,7 @@ def test_value_and_gradient_are_those_of_the_samples(float64):
     np.testing.assert_allclose(grad, (f - f.mean()) @ scores / len(f), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_expectation(float64):
     """In the limit of many samples: weights that are exact."""
     x, energy, p = jnp.asarray(STATES), jnp.asarray(ENERGY), jnp.asarray(P)

@@ -126,6 +126,7 @@ def test_a_gradient_that_is_not_finite_rejects(bad: float):
     assert jnp.all(jnp.isfinite(after.grad))
 
 
+@pytest.mark.slow
 def test_lanes_are_independent():
     starts = jnp.array([[2.0, 1.0], [NAN, 0.0], [0.0, 0.0]])
     tell = lambda state: MACHINE.tell(state, linearized(quadratic, MACHINE.ask(state)))

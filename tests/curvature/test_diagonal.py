@@ -106,6 +106,7 @@ def test_half_precision_is_squared_and_summed_in_float32():
     np.testing.assert_allclose(found, 1e-6, rtol=1e-2)  # 0.06 ulp of float16
 
 
+@pytest.mark.slow
 def test_bartlett_is_unbiased_for_the_gauss_newton_matrix(float64):
     loss, params, data = regression()
     fn = objective.bind(loss, args=data)
@@ -115,6 +116,7 @@ def test_bartlett_is_unbiased_for_the_gauss_newton_matrix(float64):
     assert rows.min() >= 0
 
 
+@pytest.mark.slow
 def test_bartlett_is_unbiased_with_two_penalties(float64):
     """Without signs their residuals would multiply."""
     loss, params, data = regression()
@@ -149,6 +151,7 @@ def test_signs_leave_the_mean_over_examples(float64):
     assert_unbiased(rows, np.mean(np.asarray(jax.vmap(one)(x, labels)) ** 2, axis=0))
 
 
+@pytest.mark.slow
 def test_exact_is_the_diagonal_of_the_dense_matrix(dtype):
     fn = lambda p: jnp.sum(jnp.sin(p["a"]) ** 2) * p["b"] + jnp.sum(p["a"]) ** 3
     params = {"a": jnp.linspace(-1, 1, 70).astype(dtype), "b": jnp.asarray(0.7, dtype)}
@@ -158,6 +161,7 @@ def test_exact_is_the_diagonal_of_the_dense_matrix(dtype):
     assert found["b"].shape == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num", [3, 12], ids=["rows", "columns"])
 @pytest.mark.parametrize("by_example", [False, True])
 def test_of_factor_is_exact_by_rows_and_by_columns(float64, num, by_example):
@@ -217,6 +221,7 @@ def test_preconditioner_averages_over_points(float64):
     np.testing.assert_allclose(made.apply(state, x + 1, jnp.zeros(())), 1 / root, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_preconditioner_saves_products(dtype):
     start = jnp.zeros(40, dtype)
     plain = hesskit.minimize(ill_scaled, start, hesskit.newton_cg())
@@ -227,6 +232,7 @@ def test_preconditioner_saves_products(dtype):
     assert int(ours.num_products) < 0.3 * int(plain.num_products)
 
 
+@pytest.mark.slow
 def test_units_of_params_cost_nothing_with_a_preconditioner(float64):
     """Rosenbrock in units from 1e-3 to 1e3; without, it is not solved in 200,000 products."""
     rosenbrock = lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)

@@ -185,6 +185,7 @@ def test_a_right_hand_side_of_its_own(float64):
     np.testing.assert_allclose(step, expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_a_residual_the_gradient_serves(float64):
     a, b = (jnp.asarray(item) for item in problem(7, 3))
     loss = least_squares_loss(lambda p: a @ tree.ravel(p) + b).structure((), {}, "t")

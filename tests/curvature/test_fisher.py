@@ -123,6 +123,7 @@ def test_empirical_is_not_the_fisher_matrix(float64):
     assert np.linalg.norm(exact - other) > 0.1 * np.linalg.norm(exact)
 
 
+@pytest.mark.slow
 def test_a_mask_drops_examples(float64):
     loss, p, (x, t) = problem("softmax_cross_entropy", "mean")
     where = jnp.array([True, False, True, True, False])
@@ -133,6 +134,7 @@ def test_a_mask_drops_examples(float64):
         np.testing.assert_allclose(masked, alone, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_least_squares_counts_as_gaussian(float64, reduction):
     x, t = jnp.asarray(X), jnp.asarray(TARGETS["gaussian"])
@@ -166,6 +168,7 @@ def test_a_prior_counts_as_it_is(float64, kind):
     np.testing.assert_allclose(whole, 2 * dense(loss, p, args=args, kind=kind) + 0.3 * np.eye(8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sampled", "empirical"])
 def test_rows_and_products_agree(float64, kind):
     """The factor has one row for each example."""
@@ -233,6 +236,7 @@ def test_words(make, error, words):
         make(lambda fn, **k: hesskit.fisher_operator(fn, jnp.ones(2), **k).dense())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["exact", "sampled", "empirical"])
 def test_mapped_products_are_those_one_by_one(kind):
     """With 500 examples of 10 classes, as many as XLA of jax 0.10 compiles into one kernel."""

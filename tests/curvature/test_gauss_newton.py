@@ -12,6 +12,7 @@ from hesskit.core.residuals import least_squares_loss
 from tests.linalg.test_whitened import LOSS, OUTER, P, X, cast, model, truth
 
 
+@pytest.mark.slow
 def test_it_is_the_hessian_of_a_linear_model(float64):
     p, x = cast(P, "float64"), jnp.asarray(X)
     loss = composite(LOSS["softmax"], lambda p, x: x @ p["w"] + p["b"][None])
@@ -30,6 +31,7 @@ def test_it_is_positive_semidefinite_where_the_hessian_is_not(float64):
     assert np.linalg.eigvalsh(hesskit.hessian(loss, p, args=args)).min() < -0.1
 
 
+@pytest.mark.slow
 def test_the_operator_and_its_algebra(dtype):
     p, x = cast(P, dtype), jnp.asarray(X, dtype)
     targets = OUTER["squares"](dtype)
@@ -74,6 +76,7 @@ def test_one_program_serves_every_point_and_its_data():
     np.testing.assert_allclose(lanes[1], np.diag(x**2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_robust_losses_keep_the_floor(float64):
     """An outlier alone: rho' + 2 z rho'' < 0, and the matrix stays positive."""
     loss = least_squares_loss(lambda p: p - jnp.array([0.0, 100.0]), loss="cauchy")

@@ -26,6 +26,7 @@ def cast(p, dtype):
     return jax.tree.map(lambda a: a.astype(dtype), p)
 
 
+@pytest.mark.slow
 def test_hessian_is_that_of_jax_in_the_order_of_ravel_pytree(dtype):
     p = cast(PARAMS, dtype)
     matrix = hesskit.hessian(fn, p)
@@ -64,6 +65,7 @@ def test_products_are_columns(dtype):
     np.testing.assert_allclose(tree.ravel(ours), expected, rtol=1e3 * eps, atol=1e3 * eps)
 
 
+@pytest.mark.slow
 def test_a_function_with_a_reverse_rule_alone(float64):
     x = jnp.array([0.3, -0.7, 1.1])
     np.testing.assert_allclose(hesskit.hessian(reverse_only, x), hessian_of_cubic(x), rtol=1e-13)
@@ -72,6 +74,7 @@ def test_a_function_with_a_reverse_rule_alone(float64):
     np.testing.assert_allclose(hesskit.hessian(looped, x), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_complex_products_are_those_of_r_2n(float64):
     z, v = jnp.array([1 + 2j, -0.5j]), jnp.array([0.3 - 1j, 2 + 0j])
     fn = lambda z: jnp.sum(jnp.abs(z) ** 4) + jnp.real(z[0] * z[1] ** 2)

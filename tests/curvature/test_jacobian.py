@@ -26,6 +26,7 @@ def test_it_is_that_of_jax(dtype):
     assert jacobian(fn, x)[1].dtype == dtype
 
 
+@pytest.mark.slow
 def test_without_a_forward_rule():
     x = jnp.array([1.0, 2.0, 3.0])
     fn = lambda x: jnp.stack([reverse_only(x), 2 * reverse_only(x)])
@@ -36,6 +37,7 @@ def test_without_a_forward_rule():
     np.testing.assert_allclose(found, [[3 * 3 * 0.25 + 3 * 0.25]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_complex_leaf_is_two_real_ones():
     _, matrix = jacobian(lambda z: jnp.abs(z[0]) ** 2, jnp.array([3 + 4j]))
     np.testing.assert_allclose(matrix, [[6, 8]], rtol=1e-6)

@@ -208,6 +208,7 @@ def test_the_unit_is_free(float64):
     np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_lanes_equal_one_by_one(float64):
     """A lane may be without pairs, or leave its pair out."""
     g, memory = as_tree(np.arange(1.0, N + 1)), secant.empty(as_tree(np.zeros(N)), 2)
@@ -238,6 +239,7 @@ def test_lanes_equal_one_by_one(float64):
     )
 
 
+@pytest.mark.slow
 def test_any_sign_takes_pairs_of_negative_curvature(float64):
     """The bare formula: (1) is still the textbook recursion, no longer positive definite."""
     taken, left = (secant.empty(as_tree(np.zeros(N)), 3) for _ in range(2))

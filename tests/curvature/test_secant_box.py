@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import scipy.optimize
 
 import hesskit
@@ -40,6 +41,7 @@ def matrix(seed=0, num=M, scaled=True):
     return b, dense(s, y, age, num, theta)
 
 
+@pytest.mark.slow
 def test_products_are_those_of_the_update_formula(float64):
     del float64
     for num in (0, 1, 3, M):
@@ -60,6 +62,7 @@ def test_solves_on_a_face(float64):
     np.testing.assert_array_equal(np.asarray(found)[~free], 0)
 
 
+@pytest.mark.slow
 def test_the_step_is_feasible_descends_and_is_newton_without_bounds(float64):
     del float64
     rng, inf = np.random.default_rng(3), jnp.full(N, jnp.inf)
@@ -84,6 +87,7 @@ def test_a_corner_is_no_step(float64):
     np.testing.assert_array_equal(secant_box.boxed_step(b, jnp.ones(N), zero, zero + 1), zero)
 
 
+@pytest.mark.slow
 def test_minimize_reaches_the_bounded_minimizer(float64):
     """SciPy's L-BFGS-B as the truth; bounds are met exactly, the rest agrees."""
     del float64

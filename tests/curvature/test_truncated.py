@@ -107,6 +107,7 @@ def test_the_first_radius_is_that_of_the_parameters(float64):
         assert built.model.on_boundary
 
 
+@pytest.mark.slow
 def test_forcing_terms_are_those_of_eisenstat_and_walker(float64):
     """eta = gamma (|g|/|g-|)^2, at most 1/2, and not far below gamma eta-^2 while that is large."""
     before = truncated.empty(as_tree(jnp.zeros(N)))
@@ -129,6 +130,7 @@ def test_forcing_terms_are_those_of_eisenstat_and_walker(float64):
     np.testing.assert_allclose(built.model.grad_norm, norm)
 
 
+@pytest.mark.slow
 def test_products_are_bounded(float64):
     known = truncated.empty(as_tree(jnp.zeros(N)))
     known = known._replace(grad_norm=jnp.asarray(1e9), forcing=jnp.zeros(()))  # eta is nearly 0
@@ -169,6 +171,7 @@ def test_shorter_steps_need_no_products_and_fall_at_least_as_far_as_the_cauchy_p
         assert step.on_boundary == model.on_boundary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowest", [-2.0, -1e-3])
 def test_at_rest_a_saddle_is_left_along_negative_curvature(lowest: float, float64):
     h = matrix([lowest, 0.5, 1, 3, 10, 30])
@@ -198,6 +201,7 @@ def test_at_rest_a_minimum_is_not_left(float64):
         np.testing.assert_array_equal(ravel(solve(built.model, np.zeros(N), 0.7).step), 0)
 
 
+@pytest.mark.slow
 def test_a_product_that_is_not_finite_leaves_the_line_of_the_gradient():
     built = build(np.full((N, N), np.nan), G, radius=0.5, dtype="float32")
     assert not built.indefinite  # and the gradient is NaN as well: no step at all
@@ -217,6 +221,7 @@ def test_a_product_that_is_not_finite_leaves_the_line_of_the_gradient():
     assert step.on_boundary
 
 
+@pytest.mark.slow
 def test_a_preconditioner_gives_the_norm_of_the_region(float64):
     """With M = H the first CG step is Newton's, and |s|_M bounds it."""
     inverse = np.linalg.inv(CONVEX)

@@ -213,6 +213,7 @@ def test_product_is_called_at_one_place():
     assert num_places(run, jnp.ones(3)) == 1
 
 
+@pytest.mark.slow
 def test_lanes_equal_one_by_one(float64):
     problems = [problem(seed, indefinite=seed != 1) for seed in range(4)]
     problems[3] = (np.eye(N), problems[3][1])  # breaks down at once

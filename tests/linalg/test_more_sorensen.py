@@ -195,6 +195,7 @@ def test_units_do_not_matter(dtype):
             np.testing.assert_allclose(predicted, plain.predicted, rtol)
 
 
+@pytest.mark.slow
 def test_float32_against_float64(float64):
     w, c, radius = random_problems(8, 300, "float32", seed=3)
     narrow = solve_many(w, c, radius)
@@ -213,6 +214,7 @@ def test_lanes_equal_one_by_one(dtype):
         assert lanes.on_boundary[i] == alone.on_boundary
 
 
+@pytest.mark.slow
 def test_iterations_ledger(float64):
     # One counts the evaluations of |s(shift)|; zero is an interior step or the hard case.
     counts = {}

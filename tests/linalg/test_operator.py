@@ -75,6 +75,7 @@ def vector(seed=1):
     return tree.pseudo_random_like(POINT, seed)
 
 
+@pytest.mark.slow
 def test_product_matrix_sum_multiple_and_shift_are_those_of_the_dense_matrix():
     op, other = hessian_operator(loss, POINT, args=DATA), tree.scale(0.5, POINT)
     both = 2.0 * op + hessian_operator(loss, other, args=DATA).shift(0.5) * -1.0

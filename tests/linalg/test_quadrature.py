@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hesskit.linalg.quadrature import quadrature
 
 
+@pytest.mark.slow
 def test_moments_up_to_twice_the_steps(float64):
     rng = np.random.default_rng(0)
     w, z = jnp.asarray(rng.normal(size=50)), jnp.asarray(rng.normal(size=50))
@@ -18,6 +20,7 @@ def test_moments_up_to_twice_the_steps(float64):
         np.testing.assert_allclose(moment, jnp.sum(share * w**k), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_many_steps_without_orthogonalization_stay_right():
     """Copies of the outer node share its weight."""
     w = jnp.concatenate([jnp.linspace(0.0, 1.0, 99), jnp.array([50.0])])

@@ -58,6 +58,7 @@ def test_eigenvalues_of_a_batch(n, dtype):
     )
 
 
+@pytest.mark.slow
 def test_extreme_units_and_nan():
     a, b = matrices(9, 4, "float32")
     s, _, _ = jax.vmap(row_svd.factor)(a, b)

@@ -234,6 +234,7 @@ def test_bad_input_gives_a_zero_step():
     assert np.all(as_vector(nothing.step) == 0)
 
 
+@pytest.mark.slow
 def test_lanes_equal_one_by_one(float64):
     problems = [problem(seed, indefinite=seed % 2 == 1) for seed in range(6)]
     h, g = stacked(problems)

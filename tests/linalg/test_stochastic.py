@@ -13,6 +13,7 @@ W = 1 / np.arange(1, N + 1) ** 1.5
 MATRIX = ((Q * W) @ Q.T).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "rms"),
     [(stochastic.hutchinson, 0.3), (stochastic.hutchpp, 0.03), (stochastic.xtrace, 0.02)],
@@ -27,6 +28,7 @@ def test_traces_of_a_falling_spectrum(estimator, rms):
     assert found.num_products[0] == 60
 
 
+@pytest.mark.slow
 def test_xtrace_is_exact_where_probes_span_the_range():
     for diagonal in ([5.0, 3, 0, 0, 0, 0, 0, 0], [1.0] * 8):
         d = jnp.array(diagonal)
@@ -34,6 +36,7 @@ def test_xtrace_is_exact_where_probes_span_the_range():
         np.testing.assert_allclose(found.value, sum(diagonal), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_diagonal_with_its_errors():
     matrix = {"a": jnp.zeros(150), "b": jnp.zeros((5, 10))}
     flat = lambda p: jax.flatten_util.ravel_pytree(p)[0]

@@ -51,6 +51,7 @@ def test_the_same_numbers(float64, make, reduction, prior, kind):
         np.testing.assert_allclose(found.dense(), truth.dense(), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_plain_function_is_a_mean(float64):
     fn = lambda p, x, t: jnp.mean((model(p, x) - t) ** 2)
     p, args = everything()
@@ -121,6 +122,7 @@ def test_a_list_stays_outside_of_jit():
         op.product()
 
 
+@pytest.mark.slow
 def test_batches_that_change_in_number_are_noticed():
     batches = ragged()
     op = hesskit.hessian_operator(lambda p, x, t: jnp.sum(p**2), jnp.ones(3), batches=batches)

@@ -37,12 +37,14 @@ def test_pairs_are_those_of_the_matrix(float64, n, lowest, highest, num_rows):
     assert found.num_products <= (n if num_rows == n else 3 * num_rows)
 
 
+@pytest.mark.slow
 def test_multiple_eigenvalues_are_found_as_often_as_they_are(float64):
     found = solve(symmetric([1.0, 1, 1, 5, 5, 5]), lowest=2, highest=3, num_rows=6)
     np.testing.assert_allclose(found.values, [1, 1, 5, 5, 5], atol=1e-13)
     np.testing.assert_array_equal(solve(jnp.zeros((5, 5)), num_rows=5).values, 0)
 
 
+@pytest.mark.slow
 def test_a_bound_on_products_leaves_the_truth_in_the_residuals(float64):
     w = np.linspace(-1, 1, 100)
     found = solve(symmetric(w), num_rows=40, max_products=15)

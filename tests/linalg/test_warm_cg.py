@@ -138,6 +138,7 @@ def test_nothing_needed_and_nothing_asked_spend_nothing(float64):
         np.testing.assert_array_equal(as_vector(found.x), 0)
 
 
+@pytest.mark.slow
 def test_the_last_iterates_are_kept_when_there_are_more(float64):
     """30 products on 40 numbers: eight marks, each a third further, the oldest overwritten."""
     w = jnp.asarray(np.geomspace(1e-3, 1, 40))

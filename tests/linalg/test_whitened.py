@@ -104,6 +104,7 @@ def test_rows_take_as_many_passes_as_the_smaller_side(m: int, n: int, float64, m
     np.testing.assert_allclose(rows.matrix, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_by_example_are_the_rows(float64):
     one = lambda p, x, t: jnp.tanh(x @ p["w"]) + p["b"] - t
     p, x, t = cast(P, "float64"), jnp.asarray(X), jnp.asarray(RNG.normal(size=(7, 3)))

@@ -33,6 +33,7 @@ def test_one_axes():
         one_axes(plt.subplots(2)[1])
 
 
+@pytest.mark.slow
 def test_single():
     single(straight_line())
     with pytest.raises(TypeError, match=r"Result has no covariance; plot what hesskit\.curve_fit"):
@@ -48,6 +49,7 @@ def three(**kwargs):
     return fit_result(result_of(params, 2.5), rows, chi2=jnp.array(5.0), num_residuals=8, **kwargs)
 
 
+@pytest.mark.slow
 def test_what_has_no_error_is_left_out():
     fit = three(held=(False, True, False), at_bound=jnp.array([True, False]))
     known = estimate(fit)

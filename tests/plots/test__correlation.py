@@ -37,6 +37,7 @@ def test_of_a_laplace_approximation():
     np.testing.assert_allclose(ax.images[0].get_array()[0, 1], 0.5**0.5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_rows_have_no_numbers():
     post = laplace(lambda p: (p**2).sum(), np.zeros(20, "float32"))
     assert not correlation(post).texts

@@ -23,6 +23,7 @@ def loss(p, c):
 POINT = {"a": jnp.zeros(2), "b": jnp.array(0.0)}
 
 
+@pytest.mark.slow
 def test_the_plane_of_the_extremes():
     _, ax = plt.subplots()
     found = landscape(

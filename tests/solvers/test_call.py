@@ -48,6 +48,7 @@ def test_the_method_goes_by_structure_size_and_bounds(fn, size, bounds, name):
     assert default_optimizer(fn, params, (False, True), bounds).name == name
 
 
+@pytest.mark.slow
 def test_ridge_is_a_step_of_levenberg_marquardt(float64):
     a = np.random.default_rng(0).normal(size=(8, 3))
     loss = hesskit.least_squares_loss(lambda w, a: a @ w - 1) + hesskit.l2(0.3)
@@ -113,6 +114,7 @@ def test_a_note_names_the_solver(solver, fn):
     assert f"called by hesskit.{solver.__name__} with params {{'a': float32[2]}}" in notes[0]
 
 
+@pytest.mark.slow
 def test_arrays_of_other_libraries():
     class Table:
         def __array__(self, dtype=None, copy=None):

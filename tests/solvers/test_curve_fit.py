@@ -89,6 +89,7 @@ def test_it_agrees_with_scipy(absolute_sigma: bool, sigma, float64):
     assert fit.dof == 55
 
 
+@pytest.mark.slow
 def test_a_line_in_both_precisions(dtype):
     x, y, sigma = (jnp.asarray(part, dtype) for part in (X, Y, SIGMA))
     fit = curve_fit(line, x, y, START, sigma=sigma)
@@ -102,6 +103,7 @@ def test_a_line_in_both_precisions(dtype):
     assert fit.covariance.dtype == dtype
 
 
+@pytest.mark.slow
 def test_certified_deviations(float64):
     problem = nist.by_name("Thurber")
     fit = curve_fit(problem.model, problem.x, problem.y, jnp.asarray(problem.starts[1]))
@@ -121,6 +123,7 @@ def test_certified_deviations_of_every_set(problem, float64):
         assert nist.digits(fit.standard_errors, problem.deviations) > 4
 
 
+@pytest.mark.slow
 def test_correlated_data(float64):
     matrix = 0.04 * scipy.linalg.toeplitz(0.6 ** np.arange(12.0)) + np.diag(SIGMA**2)
     fit = curve_fit(line, X, Y, START, sigma=matrix, absolute_sigma=True)
@@ -157,6 +160,7 @@ def test_points_of_infinite_sigma_are_dropped(float64):
     np.testing.assert_allclose(fit.r_squared, 1 - chi2 / total, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_two_spectra_that_share_a_parameter(float64):
     def model(p, x):
         return {"u": p["shared"] + p["u"] * x["u"], "v": p["shared"] - p["v"] * x["v"]}
@@ -215,6 +219,7 @@ def test_samples_predict_the_scatter_of_fits(float64):
 # Options.
 
 
+@pytest.mark.slow
 def test_a_fixed_entry_and_one_at_a_bound(float64):
     fit = fit_peak(fixed="bg/b")
     params, covariance = scipy.optimize.curve_fit(
@@ -259,6 +264,7 @@ def test_outliers_count_less(float64):
     np.testing.assert_allclose(vector(fit.params), theirs.x, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_history_callback_limits_and_continuing(float64):
     seen = []
     fit = fit_peak(max_steps=3, history=True, callback=lambda p: seen.append(1) or False)
@@ -283,6 +289,7 @@ def test_lists_and_counts(float64):
     np.testing.assert_allclose(vector(fit.params), params, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-25, 1e-17, 1e20])
 def test_data_whose_squares_are_no_numbers_in_float32(size):
     """An unknown sigma is then of the size of the data: errors, R^2 and bands are as they were."""
@@ -306,6 +313,7 @@ def test_data_whose_squares_are_no_numbers_in_float32(size):
     assert plain.data.sigma is None
 
 
+@pytest.mark.slow
 def test_times_of_a_large_number_in_float32():
     """Modified Julian dates, of which float32 knows 4 minutes."""
     t = np.linspace(58849.0, 58949.0, 80).astype("float32")
@@ -318,6 +326,7 @@ def test_times_of_a_large_number_in_float32():
     assert max(vector(off)) < 4
 
 
+@pytest.mark.slow
 def test_a_line_far_from_the_origin_in_float32():
     """Its columns are nearly parallel and of very unlike lengths: no direction may be lost."""
     t = np.linspace(58849.0, 58949.0, 50).astype("float32")
@@ -329,6 +338,7 @@ def test_a_line_far_from_the_origin_in_float32():
     assert fit.r_squared > 0.999
 
 
+@pytest.mark.slow
 def test_sigma_as_a_list_for_a_list_of_data(float64):
     model = lambda p, x: [line(p, x), line(p, x)]
     fit = curve_fit(model, X, [Y, Y + 1], START, sigma=[0.1, 0.2], absolute_sigma=True)
@@ -337,12 +347,14 @@ def test_sigma_as_a_list_for_a_list_of_data(float64):
     np.testing.assert_allclose(vector(fit.params), params, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_its_own_x(float64):
     fit = curve_fit(lambda p, x: line(p, X), None, Y, START)
     np.testing.assert_allclose(vector(fit.params), closed_form(X, Y, 1.0)[0], rtol=1e-8)
     assert fit.band().value.shape == (12,)
 
 
+@pytest.mark.slow
 def test_the_sandwich(float64):
     fit = curve_fit(line, X, Y, START, sigma=SIGMA, covariance="sandwich")
     _, inverse, _, rows = closed_form(X, Y, SIGMA)
@@ -356,6 +368,7 @@ def test_the_sandwich(float64):
     np.testing.assert_allclose(fit.band().upper - fit.band().value, half, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_many_data_sets_with_errors_and_starts_of_their_own(float64):
     ys, sigmas = np.stack([Y, 2 * Y]), np.stack([SIGMA, SIGMA[::-1]])
     starts = {"a": np.array([0.0, 1.0]), "b": np.array([0.5, 0.0])}
@@ -373,6 +386,7 @@ def test_many_data_sets_with_errors_and_starts_of_their_own(float64):
 # Under transformations.
 
 
+@pytest.mark.slow
 def test_many_data_sets_under_vmap(float64):
     ys = np.stack([Y, Y + 1, 2 * Y])
     many = jax.vmap(lambda y: curve_fit(line, X, y, START, sigma=SIGMA))(ys)
@@ -384,6 +398,7 @@ def test_many_data_sets_under_vmap(float64):
     assert str(many).startswith("levenberg_marquardt: 3 of 3 succeeded")
 
 
+@pytest.mark.slow
 def test_inside_jit(float64):
     inside = jax.jit(lambda y: curve_fit(line, X, y, START, sigma=SIGMA))(Y)
     outside = curve_fit(line, X, Y, START, sigma=SIGMA)

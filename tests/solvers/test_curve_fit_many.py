@@ -29,6 +29,7 @@ def data():
 START = {"height": 1.0, "center": 0.1, "floor": 0.0}
 
 
+@pytest.mark.slow
 def test_each_fit_is_that_of_curve_fit(float64):
     y, sigma = data()
     axes = (None, 0, None, 0)

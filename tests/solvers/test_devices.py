@@ -28,6 +28,7 @@ def over(kind):
     return mesh, jax.sharding.NamedSharding(mesh, jax.P("x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_each_device_solves_its_own(kind):
     mesh, split = over(kind)
@@ -42,6 +43,7 @@ def test_each_device_solves_its_own(kind):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_devices_do_not_wait_for_one_another():
     mesh, split = over("Explicit")
     with jax.set_mesh(mesh):
@@ -51,6 +53,7 @@ def test_devices_do_not_wait_for_one_another():
     assert not [word for word in ("all-reduce", "all-gather", "permute") if word in program]
 
 
+@pytest.mark.slow
 def test_fits_keep_the_layout_of_their_data():
     _, split = over("Auto")
     x, rates = jnp.linspace(0, 3, 20), jnp.linspace(0.5, 2, NUM)

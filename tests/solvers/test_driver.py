@@ -116,6 +116,7 @@ def test_resuming_evaluates_anew_and_goes_on(name: str):
     assert elsewhere.best.value == fn(START + 1)[0]
 
 
+@pytest.mark.slow
 def test_a_machine_looks_again_for_curvature_where_the_tolerance_grew():
     made = driver.machine(hesskit.newton_cg().method, problem(gtol=1e-6))
     carry = run(made, 1)[0]

@@ -76,6 +76,7 @@ def test_fixed_entries_and_entries_at_a_bound():
     assert np.isnan(errors["b"])
 
 
+@pytest.mark.slow
 def test_what_the_data_do_not_determine():
     rows = ROWS.copy()
     rows[:, 1] = -2 * rows[:, 0]
@@ -114,6 +115,7 @@ def make(scale, rows):
     )
 
 
+@pytest.mark.slow
 def test_a_pytree_under_jit_and_vmap():
     rows = jnp.asarray(ROWS, "float32")
     scales = jnp.array([1.0, 4.0])
@@ -129,6 +131,7 @@ def test_a_pytree_under_jit_and_vmap():
     assert str(one) == str(alone)
 
 
+@pytest.mark.slow
 def test_errors_are_differentiable(float64):
     rows = jnp.asarray(ROWS)
 
@@ -184,6 +187,7 @@ def test_the_sandwich_is_differentiable(float64):
     assert error(0.0) > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_formed_for_too_many():
     params = {"w": jnp.zeros(10_000), "b": jnp.array(2.0)}
     more = {"chi2": jnp.array(2.0), "num_residuals": 20_000, "held": (True, False)}
@@ -199,6 +203,7 @@ def test_nothing_is_formed_for_too_many():
 # Bands.
 
 
+@pytest.mark.slow
 def test_the_band_of_a_line(dtype):
     fit = straight_line(dtype)
     new = np.array([0.5, 3.0])
@@ -221,6 +226,7 @@ def test_no_x_means_that_of_the_data():
     np.testing.assert_array_equal(fit.band().upper, fit.band(fit.data.x).upper)
 
 
+@pytest.mark.slow
 def test_the_prediction_adds_the_noise():
     fit = straight_line("float32", sigma=0.2)
     quantile = scipy.stats.t.ppf((1 + 0.683) / 2, 10)
@@ -233,6 +239,7 @@ def test_the_prediction_adds_the_noise():
     np.testing.assert_allclose(size(other), noise, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_bands_of_a_batch():
     lanes = [straight_line(absolute_sigma=True), straight_line(absolute_sigma=True)]
     many = jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)
@@ -246,6 +253,7 @@ def test_bands_of_a_batch():
     np.testing.assert_allclose(inside[0], lanes[0].band(x).upper, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_bad_bands():
     with pytest.raises(ValueError, match="band needs a model of x, and least_squares knows"):
         straight_line(with_model=False).band(jnp.ones(2))

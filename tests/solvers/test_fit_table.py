@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hesskit.core.bounds import parse
 from hesskit.core.status import Status
@@ -13,6 +14,7 @@ from hesskit.solvers.fit_result import fit_result
 from tests.solvers.fits import result_of, straight_line
 
 
+@pytest.mark.slow
 def test_the_whole_table():
     fit = straight_line()
     assert str(fit).splitlines() == [
@@ -48,6 +50,7 @@ def strange(**kwargs):
     return fit_result(result_of(params, 2.5), jnp.asarray(rows[:, 1:], "float32"), **options)
 
 
+@pytest.mark.slow
 def test_notes_and_sentences():
     box = parse({"edge": (0.0, None)}, strange().params)
     text = str(strange(bounds=box))

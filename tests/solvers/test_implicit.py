@@ -51,6 +51,7 @@ def by_args(log_tau):
     return result.params, result.value
 
 
+@pytest.mark.slow
 def test_all_modes_agree_with_unrolled_newton_steps(float64):
     def truth(t):
         w = unrolled(t)
@@ -63,6 +64,7 @@ def test_all_modes_agree_with_unrolled_newton_steps(float64):
     close(jax.jacfwd(jax.jacrev(by_args))(0.3), second)
 
 
+@pytest.mark.slow
 def test_a_closure_is_data(float64):
     """Labels are traced integers of a jit inside; the loop is mapped, and the map derived."""
 
@@ -87,6 +89,7 @@ def exact_ridge(log_lam):
     return jnp.linalg.solve(x.T @ x + jnp.exp(log_lam) * jnp.eye(3), x.T @ y)
 
 
+@pytest.mark.slow
 def test_a_validation_loss_of_ridge_regression(float64):
     """The strength stands in a structured objective; its gradient and Hessian are known."""
 
@@ -102,6 +105,7 @@ def decay(p, x):
     return p["a"] * jnp.exp(-p["k"] * x)
 
 
+@pytest.mark.slow
 def test_a_fit_in_its_data(float64):
     """Residuals that do not vanish: J'J in place of the Hessian would be 5 % wrong."""
     x, y = jnp.asarray(np.linspace(0, 2, 15)), 2 * np.exp(-1.3 * np.linspace(0, 2, 15))
@@ -129,6 +133,7 @@ def test_a_fit_in_its_data(float64):
 MATRIX = np.array([[4.0, 1.0, 0.5], [1.0, 3.0, 0.2], [0.5, 0.2, 2.0]])
 
 
+@pytest.mark.slow
 def test_bounds_and_held_leaves_are_data(float64):
     """On the face p[0] = u with s held: A_ff x_f = s b_f - A_fa u."""
 
@@ -154,6 +159,7 @@ def test_bounds_and_held_leaves_are_data(float64):
     close(found(at), jax.jacfwd(truth)(at))
 
 
+@pytest.mark.slow
 def test_aux_complex_leaves_and_keys(float64):
     """The answer is z = t w with w drawn from a key; counts in aux have no derivative."""
 
@@ -172,6 +178,7 @@ def test_aux_complex_leaves_and_keys(float64):
     close(jax.jacrev(lambda t: run(t)[1])(0.7), 3 * 0.7**2 * jnp.abs(w) ** 2)
 
 
+@pytest.mark.slow
 def test_no_tangent_where_there_is_none():
     """One lane converges, one may not, one has no single minimum; what is masked harms nobody."""
 
@@ -203,6 +210,7 @@ def shapes(jaxpr):
             yield from shapes(inner)
 
 
+@pytest.mark.slow
 def test_many_parameters_without_a_matrix(float64):
     n = 2000
     diagonal = jnp.linspace(2.0, 50.0, n)
@@ -220,6 +228,7 @@ def test_many_parameters_without_a_matrix(float64):
     np.testing.assert_allclose(program.lower().compile()(1.0), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("optax.adam promotes")
 def test_an_optimizer_of_another_library(float64):
     run = lambda t: hesskit.minimize(
@@ -228,6 +237,7 @@ def test_an_optimizer_of_another_library(float64):
     close(jax.jacrev(lambda t: run(t).params)(0.3), jax.jacfwd(unrolled)(0.3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_without_forward_mode(float64):
     """Inside a scan nothing but transposition gets through."""
 
@@ -245,6 +255,7 @@ def test_a_loss_without_forward_mode(float64):
     close(jax.grad(run)(1.0), central(run, 1.0), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_evidence_in_a_closure(float64):
     """Empirical Bayes as everyone writes it; second derivatives too."""
 
@@ -269,6 +280,7 @@ def test_the_evidence_in_a_closure(float64):
     close(jax.jit(jax.grad(lambda t: evidence(t)[0]))(0.2), slope[0])
 
 
+@pytest.mark.slow
 def test_who_asks_for_no_derivative_pays_nothing(float64, caplog):
     """No trace of the function more than without; a second gradient compiles nothing."""
     calls = []

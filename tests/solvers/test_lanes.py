@@ -26,6 +26,7 @@ def test_every_task_runs_to_its_own_end(num, count):
     np.testing.assert_array_equal(out["steps"], lengths)
 
 
+@pytest.mark.slow
 def test_no_lane_waits_for_the_longest():
     """One task of 400 steps and 63 of 10 on 8 lanes: the trips are bounded by (1)."""
     lengths = jnp.full((64,), 10, jnp.int32).at[0].set(400)
@@ -41,6 +42,7 @@ def test_no_lane_waits_for_the_longest():
     assert len(trips) == 8 * 400  # all others end beside the long one
 
 
+@pytest.mark.slow
 def test_mapped_keeps_the_order_and_drops_what_fills_the_last_block():
     data = jnp.arange(11.0)
     for count in (4, 11, 100):

@@ -43,6 +43,7 @@ def posterior(log_tau, dtype="float64", **kwargs):
 ORDER = [2, 0, 1]  # "b" comes before "w"
 
 
+@pytest.mark.slow
 def test_a_normal_posterior_is_exact(dtype):
     post = posterior(0.7, dtype)
     _, covariance, evidence = exact(0.7)
@@ -58,6 +59,7 @@ def test_a_normal_posterior_is_exact(dtype):
     assert post.covariance.dtype == dtype
 
 
+@pytest.mark.slow
 def test_samples_and_derived(float64):
     post = posterior(0.7)
     draws = post.sample(0, 20_000)["w"]
@@ -68,6 +70,7 @@ def test_samples_and_derived(float64):
     np.testing.assert_allclose(total.standard_error, np.sqrt(covariance.sum()), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_evidence_is_differentiable(float64):
     fit = lambda t: posterior_at(t).log_evidence
     step = 1e-4
@@ -97,6 +100,7 @@ def test_units_do_not_matter(float64):
     np.testing.assert_allclose(post.log_evidence, 1.5 * np.log(2 * np.pi) - log_det / 2, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_mean_times_the_number_of_data(float64):
     mean = lambda m: 0.5 * jnp.mean((Y - m) ** 2)
     total = lambda m: 0.5 * jnp.sum((Y - m) ** 2)
@@ -106,6 +110,7 @@ def test_a_mean_times_the_number_of_data(float64):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_other_curvatures(float64):
     loss = hesskit.least_squares_loss(lambda p: jnp.asarray(X) @ p - Y)
     params = jnp.asarray(np.linalg.lstsq(X, Y)[0])
@@ -177,6 +182,7 @@ def test_print():
     assert text[5].endswith("standard deviations from the peak; the Hessian is positive definite")
 
 
+@pytest.mark.slow
 def test_many_under_vmap():
     fn = lambda p, s: 0.5 * s * jnp.sum(p**2)
     scales = jnp.array([1.0, 4.0, -1.0])

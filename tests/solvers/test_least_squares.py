@@ -56,6 +56,7 @@ def status(result) -> Status:
 # Answers.
 
 
+@pytest.mark.slow
 def test_agrees_with_scipy_and_its_errors(x64):
     result, theirs = fit(), scipy_fit()
     assert result.method == "levenberg_marquardt"
@@ -75,6 +76,7 @@ def test_agrees_with_scipy_and_its_errors(x64):
     )
 
 
+@pytest.mark.slow
 def test_the_unit_of_the_residuals_changes_nothing(x64):
     """With noise and without: the same path, the same errors."""
     far = 2.0**40 if x64 else 2.0**20
@@ -94,6 +96,7 @@ def test_the_unit_of_the_residuals_changes_nothing(x64):
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [hesskit.gauss_newton(), hesskit.trust_region()])
 def test_any_optimizer(optimizer, float64):
     """The exact Hessian leads to the same answer and errors."""
@@ -131,6 +134,7 @@ def test_statuses(code, success, options, float64):
 # Data.
 
 
+@pytest.mark.slow
 def test_args_by_name_and_aux(float64):
     def told(p, t, y):
         return decay(p, t, y), {"curve": decay(p, t, 0 * y)}
@@ -142,6 +146,7 @@ def test_args_by_name_and_aux(float64):
     np.testing.assert_allclose(result.aux["terms"], result.value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_second_call_with_new_data_compiles_nothing(float64):
     first = fit()
     fit(y=Y + 1, start={**START, "a": 2.0}, gtol=1e-6, max_steps=50)
@@ -153,6 +158,7 @@ def test_a_second_call_with_new_data_compiles_nothing(float64):
     assert counted  # the counter counts
 
 
+@pytest.mark.slow
 def test_two_runs_are_one_of_twice_the_steps(float64):
     first = fit(max_steps=3)
     assert status(first) == Status.MAX_STEPS
@@ -165,6 +171,7 @@ def test_two_runs_are_one_of_twice_the_steps(float64):
     same(second.standard_errors, whole.standard_errors)
 
 
+@pytest.mark.slow
 def test_vmap_over_data_under_jit_is_one_by_one(float64):
     many = np.stack([Y, Y[::-1] * 0.5, np.full(30, np.nan)])
     keep = lambda r: (r.params, r.value, r.status, r.standard_errors, r.chi2, r.dof)
@@ -180,6 +187,7 @@ def test_vmap_over_data_under_jit_is_one_by_one(float64):
 # Held and bounded.
 
 
+@pytest.mark.slow
 def test_a_held_leaf_with_bounds_by_selector(float64):
     options = {"bounds": {"c": (0.0, 1.0), "k": (0.0, 0.6)}, "start": {**START, "c": 1.0}}
     result = fit(fixed=lambda path, leaf: path == "c", history="params", **options)
@@ -194,6 +202,7 @@ def test_a_held_leaf_with_bounds_by_selector(float64):
     np.testing.assert_array_equal(path["a"][-1], result.params["a"])
 
 
+@pytest.mark.slow
 def test_fixed(float64):
     result = fit(fixed="c", start={**START, "c": 0.4})
     assert result.params["c"] == 0.4
@@ -216,6 +225,7 @@ def test_freeze_is_fixed(float64):
     np.testing.assert_allclose(flat(result.standard_errors), flat(expected.standard_errors))
 
 
+@pytest.mark.slow
 def test_an_active_bound(float64):
     result = fit(bounds={"k": (0.0, 0.6), "a": (0.0, 10.0)})
     theirs = scipy_fit(bounds=([0.0, -np.inf, 0.0], [10.0, np.inf, 0.6]))
@@ -241,6 +251,7 @@ class Series:
         return np.array(self.data, dtype)
 
 
+@pytest.mark.slow
 def test_series_of_another_library(float64):
     result = least_squares(
         decay, START, args=(Series(T), {"y": Series(Y)}["y"]), sigma=Series(1 + T)
@@ -248,6 +259,7 @@ def test_series_of_another_library(float64):
     np.testing.assert_allclose(flat(result.params), flat(fit(sigma=1 + T).params), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_lists_single_numbers_and_empty_leaves(float64):
     def residual(p, t, y):
         r = decay(p, t, y)
@@ -260,6 +272,7 @@ def test_lists_single_numbers_and_empty_leaves(float64):
     assert jax.tree.map(float, result.aux["terms"])[1]["none"] == 0
 
 
+@pytest.mark.slow
 def test_residuals_whose_squares_vanish_are_no_success():
     result = least_squares(lambda p: 1e-25 * (p - jnp.arange(3.0)), jnp.zeros(3))
     assert result.value == 0
@@ -268,6 +281,7 @@ def test_residuals_whose_squares_vanish_are_no_success():
     assert least_squares(lambda p: p - jnp.arange(3.0), jnp.zeros(3)).success
 
 
+@pytest.mark.slow
 def test_residuals_as_a_pytree_and_sigma_as_its_prefix(float64):
     sigma = {"early": 0.1, "late": np.linspace(0.1, 0.3, 20)}
 
@@ -296,6 +310,7 @@ def test_an_infinite_sigma_drops_a_residual(float64):
     np.testing.assert_allclose(result.chi2, 2 * theirs.cost, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_complex_residuals_are_two_real_ones(float64):
     pair = lambda p: jax.lax.complex(*(decay(p, T, Y) * part for part in (np.cos(T), np.sin(T))))
     result = least_squares(pair, START)
@@ -304,6 +319,7 @@ def test_complex_residuals_are_two_real_ones(float64):
     assert result.dof == 57
 
 
+@pytest.mark.slow
 def test_fewer_residuals_than_parameters(float64):
     result = least_squares(lambda p: p["a"] * p["c"] + p["k"] - jnp.array([3.0]), START)
     assert result.success
@@ -314,6 +330,7 @@ def test_fewer_residuals_than_parameters(float64):
 # Errors.
 
 
+@pytest.mark.slow
 def test_the_sandwich_of_a_straight_line_is_hc0(float64):
     x = np.stack([np.ones(30), T], axis=1)
     result = least_squares(
@@ -325,6 +342,7 @@ def test_the_sandwich_of_a_straight_line_is_hc0(float64):
     assert "sandwich" in str(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, np.linspace(0.05, 0.2, 30)])
 def test_the_sandwich_of_a_robust_fit(sigma, float64):
     """Huber (1967): bread from psi', meat from psi^2, at the answer; sigma changes nothing else."""
@@ -360,6 +378,7 @@ def test_the_sandwich_is_the_scatter_of_fits_to_uneven_noise(float64):
     assert np.max(np.abs(naive / scatter - 1)) > 0.2
 
 
+@pytest.mark.slow
 def test_a_held_leaf_may_be_large(float64):
     """Its columns are not formed: (30, 100_003) would be seen in memory, (n, n) would fail."""
 
@@ -378,6 +397,7 @@ def test_a_held_leaf_may_be_large(float64):
     )
 
 
+@pytest.mark.slow
 def test_of_very_many_parameters_there_is_no_covariance():
     n = 20_000
     result = least_squares(lambda p: p - jnp.arange(n) / n, jnp.zeros(n))
@@ -447,6 +467,7 @@ def for_scipy(z):
     return np.stack([z / (1 + z), 1 / (1 + z) ** 2, -2 / (1 + z) ** 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_robust_losses_agree_with_scipy(name, float64):
     ours, theirs = (geman_mcclure, for_scipy) if name == "geman_mcclure" else (name, name)

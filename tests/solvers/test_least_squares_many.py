@@ -14,6 +14,7 @@ def decay(p, y):
     return p["a"] * jnp.exp(-p["k"] * T) - y
 
 
+@pytest.mark.slow
 def test_each_fit_is_that_of_least_squares(float64):
     rng = np.random.default_rng(1)
     y = 2 * np.exp(-rng.uniform(0.2, 0.8, (NUM, 1)) * T) + 0.02 * rng.normal(size=(NUM, T.size))
@@ -41,6 +42,7 @@ def test_each_fit_is_that_of_least_squares(float64):
     assert len(fits) == NUM
 
 
+@pytest.mark.slow
 def test_complex_params_are_told():
     with pytest.raises(TypeError, match="least_squares_many needs real params"):
         hesskit.least_squares_many(decay, {"a": jnp.ones(2, "complex64"), "k": jnp.ones(2)})

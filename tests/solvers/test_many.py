@@ -85,6 +85,7 @@ def parabola(p, shift, scale):
     return scale * jnp.sum((p["x"] - shift) ** 2)
 
 
+@pytest.mark.slow
 def test_shared_and_batched_data_under_jit():
     shift = jnp.arange(20.0)
     start = {"x": jnp.zeros(3)}
@@ -103,6 +104,7 @@ def test_shared_and_batched_data_under_jit():
     assert len(many) == 20
 
 
+@pytest.mark.slow
 def test_other_data_compile_nothing_and_starts_are_looked_at():
     counted = []
 
