@@ -17,7 +17,7 @@ MOST_LISTED = 8
 class Many:
     """What the answers of many problems say of themselves, whatever one answer is."""
 
-    _one: type[Result] = Result
+    _answer: type[Result] = Result
 
     @property
     def num_success(self: Any) -> Array:
@@ -37,7 +37,7 @@ class Many:
         """The answer of one problem."""
         one = jax.tree.map(lambda a: a[index], self)
         fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-        return self._one(**fields)
+        return self._answer(**fields)
 
     def __str__(self: Any) -> str:
         """Counts by status, and which failed."""
@@ -71,4 +71,4 @@ class ManyFits(Many, FitResult):
     `print` counts by status; `result[i]` is the `FitResult` of problem i.
     """
 
-    _one = FitResult
+    _answer = FitResult

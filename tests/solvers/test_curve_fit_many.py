@@ -39,6 +39,8 @@ def test_each_fit_is_that_of_curve_fit(float64):
     assert fits.failed.tolist() == [4]
     assert np.all(np.isfinite(np.delete(fits.standard_errors["height"], 4)))
     assert "failed: 4" in str(fits)
+    assert fits.names == ("center", "floor", "height")
+    assert fits.covariance.shape == fits.correlation.shape == (NUM, 3, 3)
     for i in (0, 2):
         alone = hesskit.curve_fit(
             peak, X, y[i], START, sigma=sigma[i], fixed="floor", absolute_sigma=True
@@ -48,6 +50,10 @@ def test_each_fit_is_that_of_curve_fit(float64):
         for name in START:
             np.testing.assert_allclose(one.params[name], alone.params[name], rtol=1e-12)
         np.testing.assert_allclose(one.covariance, alone.covariance, rtol=1e-8, atol=1e-18)
+        np.testing.assert_allclose(fits.covariance[i], alone.covariance, rtol=1e-8, atol=1e-18)
+        np.testing.assert_allclose(fits.correlation[i], alone.correlation, rtol=1e-8, atol=1e-12)
+        block = alone.block("height", "center")
+        np.testing.assert_allclose(fits.block("height", "center")[i], block, rtol=1e-8)
         for name in ("chi2", "dof", "total"):
             np.testing.assert_allclose(getattr(one, name), getattr(alone, name), rtol=1e-10)
         np.testing.assert_allclose(one.band(X[:4])[1], alone.band(X[:4])[1], rtol=1e-8)
