@@ -1,6 +1,7 @@
 """The answers of many problems: a `Result` whose leaves have a leading axis of problems."""
 
 import dataclasses
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -34,7 +35,9 @@ class Many:
         return self.status.shape[0]
 
     def __getitem__(self: Any, index: Any) -> Any:
-        """The answer of one problem."""
+        """The answer of one problem; IndexError for a number that no problem has."""
+        if isinstance(index, Integral) and not -len(self) <= int(index) < len(self):
+            raise IndexError(f"problem {index} of {len(self)}")
         one = jax.tree.map(lambda a: a[index], self)
         fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
         return self._answer(**fields)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from hesskit.core.status import Status
 from hesskit.solvers.many_result import ManyResult
@@ -44,6 +45,17 @@ def test_one_of_them_is_a_result():
     assert type(one) is Result
     assert one.params["x"] == 1.0
     assert one.message.startswith("MAX_STEPS")
+
+
+def test_there_is_none_beyond_the_last():
+    result = many([Status.GRADIENT_TOL] * 3)
+    with pytest.raises(IndexError, match="problem 3 of 3"):
+        result[3]
+    with pytest.raises(IndexError, match="problem -4 of 3"):
+        result[-4]
+    assert [float(one.params["x"]) for one in result] == [0.0, 1.0, 2.0]
+    assert result[-1].params["x"] == 2.0
+    assert result[jnp.array(2)].params["x"] == 2.0
 
 
 def test_it_passes_through_jit():
