@@ -24,7 +24,7 @@ from hesskit.core import errors, tree
 from hesskit.core.bounds import parse
 from hesskit.core.keys import as_key
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.solvers.call import MAX_STEPS
+from hesskit.solvers.call import MAX_STEPS, held_leaves
 from hesskit.solvers.many import minimize_many
 from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.result import Result
@@ -117,18 +117,20 @@ def _first(runs: ManyResult, tolerance: Array) -> Array:
     return jnp.zeros((num,), jnp.int32).at[order].set(labels)
 
 
-def _drawn(params: Params, box: Any, num: int, key: Any) -> Params:
-    """`num` starts: `params` itself, and points uniform in the box."""
+def _drawn(params: Params, held: tuple[bool, ...], box: Any, num: int, key: Any) -> Params:
+    """`num` starts: `params` itself, and points uniform in the box but for the leaves held."""
     sides = parse(box, params, name="box")
     assert sides is not None
-    if not all(
-        isinstance(a, Tracer) or bool(jnp.all(jnp.isfinite(a))) for a in jax.tree.leaves(sides)
-    ):
-        raise ValueError("box must be finite on both sides: starts are drawn uniformly in it")
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(as_key(key), len(leaves))
+    lows, highs = map(jax.tree.leaves, sides)
     drawn = []
-    for one, leaf, low, high in zip(keys, leaves, *map(jax.tree.leaves, sides), strict=True):
+    for one, leaf, low, high, stays in zip(keys, leaves, lows, highs, held, strict=True):
+        if stays:
+            drawn.append(jnp.broadcast_to(leaf, (num, *leaf.shape)))
+            continue
+        if not all(isinstance(a, Tracer) or bool(jnp.all(jnp.isfinite(a))) for a in (low, high)):
+            raise ValueError("box must be finite on both sides: starts are drawn uniformly in it")
         unit = jax.random.uniform(one, (num, *leaf.shape), low.dtype)
         drawn.append((low[None] + (high - low)[None] * unit).astype(leaf.dtype).at[0].set(leaf))
     return jax.tree.unflatten(structure, drawn)
@@ -164,11 +166,14 @@ def multistart(
       params: one start; or, without `box`, all of them, with a leading axis on every leaf.
       optimizer: as in `hesskit.minimize`.
       box: where starts are drawn, `(lower, upper)` or by path as `bounds` of `hesskit.minimize`,
-        finite, with `params` inside. It does not bound the runs.
+        finite, with `params` inside. It does not bound the runs. Leaves that are held (`fixed`, or
+        `hesskit.freeze` around the optimizer) are not drawn and need no box.
       num_starts: how many starts with `box`, `params` among them.
       key: for the starts, an int or a key of `jax.random`.
       tolerance: two runs end at the same minimum if no entry differs by more, relative to the
-        largest entry or 1; None means eps^(1/3).
+        largest entry or 1; None means eps^(1/3), 5e-3 in float32, 6e-6 in float64. Runs to a
+        degenerate minimum such as that of sum((p - 1)**4) end farther apart, and then it is listed
+        more than once: give a larger one.
       args: data for `value_fn`, shared by all runs.
       lanes: runs in work at a time, as in `hesskit.minimize_many`.
       has_aux: whether `value_fn` returns a pair.
@@ -200,7 +205,7 @@ def multistart(
     params = errors.check_params(params)
     if box is not None:
         errors.check_count(num_starts, name="num_starts")
-        params = _drawn(params, box, int(num_starts), key)
+        params = _drawn(params, held_leaves(optimizer, fixed, params), box, int(num_starts), key)
     runs = minimize_many(
         value_fn,
         params,

@@ -28,12 +28,17 @@ def test_the_four_minima_are_listed_by_value(float64):
     np.testing.assert_array_equal(again.first, found.first)
 
 
-def test_starts_that_are_given_and_one_that_fails():
+def test_starts_that_are_given_and_one_that_fails_and_a_leaf_that_is_held():
     starts = {"x": jnp.array([2.0, -2.0, jnp.nan]), "y": jnp.array([1.0, 1.0, 1.0])}
-    found = hesskit.multistart(wells, starts)
+    frozen = hesskit.freeze(hesskit.trust_region(), "y")
+    found = hesskit.multistart(wells, starts, frozen)
     assert found.first.tolist() == [0, 1, -1]
     assert found.best == 1
     assert found.minima.tolist() == [1, 0]
+    start = {"x": jnp.array(0.3), "y": jnp.array(0.7)}
+    drawn = hesskit.multistart(wells, start, frozen, box={"x": (-2, 2)}, num_starts=3)
+    np.testing.assert_array_equal(drawn.runs.params["y"], jnp.full(3, 0.7))
+    np.testing.assert_allclose(abs(drawn.runs.params["x"]), 1, atol=0.01)
 
 
 def test_a_box_without_an_end_is_told():
