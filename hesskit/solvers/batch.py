@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from hesskit.core import select
 from hesskit.core.types import Array
 
+EXAMPLE = {"params": None, "args": (0, None), "xdata": None, "ydata": 0, "sigma": 0}
+"""What messages advise for each tree."""
+
 
 class Batch(NamedTuple):
     """The data of many problems.
@@ -33,8 +36,15 @@ class Batch(NamedTuple):
         return jax.tree.leaves(self.mine)[0].shape[0]
 
 
-def _full(axes: Any, data: tuple[Any, ...]) -> list[Any]:
+def _example(trees: dict[str, Any]) -> str:
+    """An `in_axes` for these trees; a sigma that is not given needs none."""
+    names = [name for name in trees if name != "sigma" or jax.tree.leaves(trees[name])]
+    return f"in_axes={tuple(map(EXAMPLE.get, names))} for ({', '.join(names)})"
+
+
+def _full(axes: Any, trees: dict[str, Any]) -> list[Any]:
     """An axis, or None, for each leaf."""
+    data = tuple(trees.values())
 
     def below(axis: Any, node: Any) -> list[Any]:
         return [axis] * len(jax.tree.leaves(node))
@@ -43,8 +53,8 @@ def _full(axes: Any, data: tuple[Any, ...]) -> list[Any]:
         spread = jax.tree.map(below, axes, data, is_leaf=lambda node: node is None)
     except ValueError as error:
         raise ValueError(
-            f"in_axes={axes!r} does not fit (params, args); it is what jax.vmap takes: 0, or one "
-            f"for params and one for args, (0, (0, None)). {error}"
+            f"in_axes={axes!r} does not fit ({', '.join(trees)}); it is what jax.vmap takes: 0, "
+            f"or one for each, for example {_example(trees)}. {error}"
         ) from error
     known = jax.tree.structure(axes, is_leaf=lambda node: node is None)
     flat = known.flatten_up_to(spread)
@@ -55,7 +65,8 @@ def batched(trees: dict[str, Any], in_axes: Any) -> Batch:
     """The leaves with an axis of problems, moved to the front, and the others.
 
     Args:
-      trees: params, args and more by name, in the order of `in_axes`; of arrays.
+      trees: params, args and more by name, in the order of `in_axes`; of arrays. A number for
+        sigma is shared, whatever `in_axes` says.
       in_axes: an int, None, or a tuple of one prefix tree of ints and None for each of `trees`.
 
     Returns:
@@ -75,9 +86,12 @@ def batched(trees: dict[str, Any], in_axes: Any) -> Batch:
     data = tuple(trees.values())
     if isinstance(in_axes, list):
         in_axes = tuple(in_axes)
-    axes = _full(in_axes, data)
     leaves, structure = jax.tree.flatten(data)
     paths = _paths(trees)
+    axes = [
+        None if jnp.ndim(leaf) == 0 and path.startswith("sigma") else axis
+        for leaf, path, axis in zip(leaves, paths, _full(in_axes, trees), strict=True)
+    ]
     sizes: dict[int, str] = {}
     moved = []
     for leaf, axis, path in zip(leaves, axes, paths, strict=True):
@@ -89,11 +103,11 @@ def batched(trees: dict[str, Any], in_axes: Any) -> Batch:
         if not -leaf.ndim <= axis < leaf.ndim:
             raise ValueError(
                 f"{path} has shape {leaf.shape} and no axis {axis}; mark what is shared with None "
-                "in in_axes, for example in_axes=(0, (0, None))"
+                f"in in_axes, for example {_example(trees)}"
             )
         sizes.setdefault(leaf.shape[axis], path)
         moved.append(jnp.moveaxis(jnp.asarray(leaf), axis, 0))
-    _check_sizes(sizes)
+    _check_sizes(sizes, _example(trees))
     flags = tuple(axis is not None for axis in axes)
     shared, mine = select.split(jax.tree.unflatten(structure, moved), flags)
     return Batch(mine, shared)
@@ -107,17 +121,16 @@ def _paths(trees: dict[str, Any]) -> list[str]:
     ]
 
 
-def _check_sizes(sizes: dict[int, str]) -> None:
+def _check_sizes(sizes: dict[int, str], example: str) -> None:
     if not sizes:
         raise ValueError(
-            "in_axes marks nothing as batched; give the axis of problems, for example "
-            "in_axes=(None, (0, None))"
+            f"in_axes marks nothing as batched; give the axis of problems, for example {example}"
         )
     if len(sizes) > 1:
         (size, path), (other, where) = list(sizes.items())[:2]
         raise ValueError(
-            f"{where} has leading size {other}, {path} {size}; mark what is shared: "
-            "in_axes=(0, (0, None))"
+            f"{where} has leading size {other}, {path} {size}; mark what is shared with None, for "
+            f"example {example}"
         )
     if next(iter(sizes)) == 0:
         raise ValueError("there are no problems: the batched axis has length 0")

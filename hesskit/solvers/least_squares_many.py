@@ -162,7 +162,7 @@ def least_squares_many(
       loss: "linear", or for outliers "huber", "soft_l1", "cauchy", "arctan", or rho itself.
       scale: the size of r / sigma at which an outlier begins.
       sigma: standard deviations of the residuals, a prefix tree of arrays; inf drops a residual:
-        so data sets of unequal length are padded.
+        so data sets of unequal length are padded. A number is for all.
       absolute_sigma: whether `sigma` is known; else covariances are scaled by chi2 / dof.
       covariance: "gauss_newton" or "sandwich", as in `hesskit.least_squares`.
       gtol: for the gradient and the relative offset; None means eps^(2/3).
@@ -221,6 +221,8 @@ def least_squares_many(
 
 def _named(in_axes: Any, sigma: Any) -> Any:
     """`in_axes` with a tree of axes for sigma under the name it has as data."""
-    if isinstance(in_axes, int) or len(in_axes) != 3 or isinstance(in_axes[2], (int, type(None))):
+    if not isinstance(in_axes, (tuple, list)) or len(in_axes) != 3:
+        return in_axes
+    if isinstance(in_axes[2], (int, type(None))):
         return in_axes
     return (*in_axes[:2], {} if sigma is None else {"residual_sigma": in_axes[2]})

@@ -50,6 +50,28 @@ def test_the_words_of_mistakes(axes, args, words):
         batched({"params": PARAMS, "args": args}, axes)
 
 
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        (0, r"ydata has leading size 7, xdata 20.*=\(None, 0, None\) for \(xdata, ydata, params\)"),
+        ((0, 0), r"does not fit \(xdata, ydata, params, sigma\).*=\(None, 0, None\) for"),
+        (None, r"nothing as batched.*=\(None, 0, None\) for \(xdata, ydata, params\)"),
+    ],
+)
+def test_the_advice_is_for_the_trees_of_the_call(axes, words):
+    trees = {"xdata": np.zeros((20, 3)), "ydata": np.zeros((7, 20)), "params": (), "sigma": None}
+    with pytest.raises(ValueError, match=words):
+        batched(trees, axes)
+
+
+def test_a_number_for_sigma_is_shared():
+    trees = {"ydata": np.zeros((5, 2)), "sigma": {"a": 0.1, "b": np.ones((5, 2))}}
+    for axes in (0, (0, 0)):
+        batch = batched(trees, axes)
+        assert batch.num() == 5
+        assert batch.shared[1] == {"a": 0.1, "b": None}
+
+
 def test_an_axis_is_an_int():
     with pytest.raises(TypeError, match="expected an int or None"):
         batched({"params": PARAMS, "args": ()}, (True, None))

@@ -46,3 +46,8 @@ def test_each_fit_is_that_of_least_squares(float64):
 def test_complex_params_are_told():
     with pytest.raises(TypeError, match="least_squares_many needs real params"):
         hesskit.least_squares_many(decay, {"a": jnp.ones(2, "complex64"), "k": jnp.ones(2)})
+
+
+def test_axes_that_mark_nothing_are_told(float64):
+    with pytest.raises(ValueError, match="marks nothing as batched"):
+        hesskit.least_squares_many(decay, {"a": 1.0, "k": 1.0}, args=(T,), in_axes=None)
