@@ -42,8 +42,8 @@ def minimize_many(
     r"""The minima of many problems of one form, each as `hesskit.minimize` finds it alone.
 
     `jax.vmap` of a solver takes as many trips as its slowest problem, for all of them. Here `lanes`
-    problems are in work at a time, and the next begins where one has ended. Same answers, same
-    statuses; a problem of NaN harms none. Works under `jit`. Data split along the axis of problems
+    problems are in work at a time, and the next begins where one has ended. Answers are the same to
+    rounding (which can also decide by which test a run ends); a problem of NaN harms none. Works under `jit`. Data split along the axis of problems
     over the devices of a mesh stay there: each device works through its own queue, and hears
     nothing of the others (under `jit` only where the axes of the mesh are explicit). Answers are
     differentiable in their data as those of `hesskit.minimize` are.
