@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from hesskit.core import errors
+from hesskit.core import errors, select
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.solvers import fit_inputs, inputs
 from hesskit.solvers.band import Data
@@ -131,7 +131,8 @@ def curve_fit_many(
     )
     weight = jnp.ones(len(fits)) if not weights else data.sigma
     total = jax.vmap(total_of)(clean, weight, factor).astype(fits.chi2.dtype)
-    return dataclasses.replace(fits, model=model, data=data, total=total)
+    data, shared = _with_x(data, batch)
+    return dataclasses.replace(fits, model=model, data=data, total=total, shared=shared)
 
 
 def _rearranged(batch: Batch, y: Any, factor: Any, weights: dict[str, Any]) -> Batch:
@@ -158,19 +159,28 @@ def _data(xdata: Any, ydata: Any, params: Params, sigma: Any, in_axes: Any) -> B
     )
 
 
+def _with_x(data: Data, batch: Batch) -> tuple[Data, tuple[bool, ...]]:
+    """The data with x, whose shared leaves stay single, and which leaves are."""
+    x = select.merge(batch.shared[0], batch.mine[0])
+    own = jax.tree.structure(x).flatten_up_to(batch.mine[0])
+    data = data._replace(x=x)
+    rest = len(jax.tree.leaves(data)) - len(own)
+    return data, (*(leaf is None for leaf in own), *(False,) * rest)
+
+
 @functools.partial(jax.jit, static_argnums=1)
 def _prepared(batch: Batch, unknown: bool) -> tuple[Data, Array | None]:
-    """The data of each fit, all with a leading axis, and the factor of a covariance matrix of y."""
+    """The data of each fit without x, with a leading axis, and the factor of a covariance of y."""
 
     def one(mine: Any) -> tuple[Data, Array | None]:
-        x, y, _, sigma = batch.whole(mine)
+        _, y, _, sigma = batch.whole(mine)
         if unknown:
-            return Data(x, y, fit_inputs.unit(y)), None
+            return Data(None, y, fit_inputs.unit(y)), None
         if sigma is None:
-            return Data(x, y, None), None
-        if Data(x, y, sigma).correlated:
-            return Data(x, y, sigma), fit_inputs.cholesky(sigma, y)
-        return Data(x, y, fit_inputs.deviations(sigma, y)), None
+            return Data(None, y, None), None
+        if Data(None, y, sigma).correlated:
+            return Data(None, y, sigma), fit_inputs.cholesky(sigma, y)
+        return Data(None, y, fit_inputs.deviations(sigma, y)), None
 
     num = batch.num()
     return jax.vmap(one, axis_size=num)(batch.mine)

@@ -73,6 +73,10 @@ class FitResult(Uncertain, Result):
     def _held(self) -> tuple[bool, ...]:
         return self.held
 
+    def _data_axes(self) -> Any:
+        """The axis of `data` in the last axis of a batch, for `jax.vmap`."""
+        return 0
+
     @property
     def fixed(self) -> tuple[bool, ...]:
         """Which entries were held, n bools in the order of `names`."""
@@ -173,8 +177,9 @@ class FitResult(Uncertain, Result):
                 dof=None if self.absolute_sigma else dof,
             )
 
-        for _ in range(self._num_axes()):
-            one = jax.vmap(one)
+        for axis in range(self._num_axes()):
+            of_data = self._data_axes() if axis == 0 else 0
+            one = jax.vmap(one, in_axes=(0, (0, 0, 0, of_data)))
         return one(self.params, (self.spread, self.scale, self.dof, self.data))
 
     def __str__(self) -> str:

@@ -34,13 +34,18 @@ class Many:
         """The number of problems."""
         return self.status.shape[0]
 
+    def _rows(self: Any, index: Any) -> Any:
+        return jax.tree.map(lambda a: a[index], self)
+
     def __getitem__(self: Any, index: Any) -> Any:
-        """The answer of one problem; IndexError for a number that no problem has."""
+        """The answer of one problem, or those of a slice; IndexError if there is none."""
         if isinstance(index, Integral) and not -len(self) <= int(index) < len(self):
             raise IndexError(f"problem {index} of {len(self)}")
-        one = jax.tree.map(lambda a: a[index], self)
-        fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-        return self._answer(**fields)
+        one = self._rows(index)
+        if one.status.ndim > 0:
+            return one
+        names = [field.name for field in dataclasses.fields(self._answer)]
+        return self._answer(**{name: getattr(one, name) for name in names})
 
     def __str__(self: Any) -> str:
         """Counts by status, and which failed."""
@@ -71,7 +76,29 @@ class ManyFits(Many, FitResult):
     """The answers of `least_squares_many` and `curve_fit_many`: every field of `FitResult`.
 
     All have a leading axis of problems, and so have `standard_errors`, `covariance`, `band(x)`...
-    `print` counts by status; `result[i]` is the `FitResult` of problem i.
+    but for those leaves of `data.x` that all fits share. `print` counts by status; `result[i]` is
+    the `FitResult` of problem i.
+
+    Attributes:
+      shared: which leaves of `data` have no axis of problems; () means none.
     """
 
     _answer = FitResult
+    shared: tuple[bool, ...] = dataclasses.field(default=(), metadata={"static": True})
+
+    def _data_axes(self) -> Any:
+        leaves, structure = jax.tree.flatten(self.data)
+        flags = self.shared or (False,) * len(leaves)
+        return jax.tree.unflatten(structure, [None if flag else 0 for flag in flags])
+
+    def _rows(self, index: Any) -> Any:
+        if self._num_axes() > 1:  # those of a vmap, which all leaves have
+            return super()._rows(index)
+        rows = jax.tree.map(lambda a: a[index], dataclasses.replace(self, data=None))
+        data = jax.tree.map(
+            lambda axis, a: a if axis is None else a[index],
+            self._data_axes(),
+            self.data,
+            is_leaf=lambda axis: axis is None,
+        )
+        return dataclasses.replace(rows, data=data)

@@ -40,6 +40,9 @@ def test_each_fit_is_that_of_curve_fit(float64):
     assert np.all(np.isfinite(np.delete(fits.standard_errors["height"], 4)))
     assert "failed: 4" in str(fits)
     assert fits.names == ("center", "floor", "height")
+    assert fits.data.x.shape == fits[1:3].data.x.shape == X.shape
+    assert fits[1:3].band().value.shape == (2, X.size)
+    band = fits.band()
     assert fits.covariance.shape == fits.correlation.shape == (NUM, 3, 3)
     for i in (0, 2):
         alone = hesskit.curve_fit(
@@ -57,8 +60,10 @@ def test_each_fit_is_that_of_curve_fit(float64):
         for name in ("chi2", "dof", "total"):
             np.testing.assert_allclose(getattr(one, name), getattr(alone, name), rtol=1e-10)
         np.testing.assert_allclose(one.band(X[:4])[1], alone.band(X[:4])[1], rtol=1e-8)
+        np.testing.assert_allclose(band.upper[i], alone.band().upper, rtol=1e-8)
+        np.testing.assert_array_equal(one.data.x, X)
         assert str(one).splitlines()[0] == str(alone).splitlines()[0]
-    assert fits.band(X).value.shape == (NUM, X.size)
+    np.testing.assert_allclose(fits.band(X).upper, band.upper, rtol=1e-12)
 
 
 def test_sigma_is_looked_at(float64):

@@ -54,6 +54,8 @@ def test_there_is_none_beyond_the_last():
     with pytest.raises(IndexError, match="problem -4 of 3"):
         result[-4]
     assert [float(one.params["x"]) for one in result] == [0.0, 1.0, 2.0]
+    assert result[1:].params["x"].tolist() == [1.0, 2.0]
+    assert len(result[1:]) == 2
     assert result[-1].params["x"] == 2.0
     assert result[jnp.array(2)].params["x"] == 2.0
 
