@@ -43,10 +43,11 @@ def minimize_many(
 
     `jax.vmap` of a solver takes as many trips as its slowest problem, for all of them. Here `lanes`
     problems are in work at a time, and the next begins where one has ended. Answers are the same to
-    rounding (which can also decide by which test a run ends); a problem of NaN harms none. Works under `jit`. Data split along the axis of problems
-    over the devices of a mesh stay there: each device works through its own queue, and hears
-    nothing of the others (under `jit` only where the axes of the mesh are explicit). Answers are
-    differentiable in their data as those of `hesskit.minimize` are.
+    rounding (which can also decide by which test a run ends); a problem of NaN harms none. Works
+    under `jit`. Data split along the axis of problems over the devices of a mesh stay there: each
+    device works through its own queue, and hears nothing of the others (under `jit` only where the
+    axes of the mesh are explicit). Answers are differentiable in their data as those of
+    `hesskit.minimize` are.
 
     Args:
       value_fn: `value_fn(params, ...) -> ()`, or `-> ((), aux)` with `has_aux`, of one problem.
