@@ -54,6 +54,9 @@ def _reason(found: "CriticalPoint") -> str:
     """Why it is of its kind, in a sentence."""
     kind, gradient = found.kind, f"{float(found.grad_norm):.2g}"
     if kind == CriticalKind.NOT_CRITICAL:
+        if found.newton_step is not None and found.grad_norm <= found.grad_tolerance:
+            step = f"{float(found.newton_step):.2g}"
+            return f"gradient norm {gradient} is small, but a Newton step is {step}"
         return f"gradient norm {gradient} is above {float(found.grad_tolerance):.2g}"
     if found.inertia is None:
         ends = f"{float(found.eigenvalues[0]):.4g} and {float(found.eigenvalues[1]):.4g}"
@@ -105,6 +108,7 @@ class CriticalPoint(NamedTuple):
         or found.
       tolerance: an eigenvalue within it counts as zero, ().
       grad_tolerance: a gradient within it counts as zero, ().
+      newton_step: the largest component of -H^+ g along the eigenvectors, (); None of a large one.
       num_products: Hessian products, (), int32.
     """
 
@@ -118,6 +122,7 @@ class CriticalPoint(NamedTuple):
     order: Array
     tolerance: Array
     grad_tolerance: Array
+    newton_step: Array | None
     num_products: Array
 
     @property
@@ -152,12 +157,19 @@ def grad_tolerance(given: Any, largest: Array, params: Params) -> Array:
     return tree.coarsest_eps(params) ** (2 / 3) * jnp.maximum(1, reach)
 
 
-def _coded(definite: Array, grad_norm: Array, within: Array) -> Array:
+def _newton_step(w: Array, q: Array, grad: Params, tol: Array) -> Array:
+    """The largest |q_i.g / w_i| of the eigenvalues that are not zero, ()."""
+    bent = jnp.abs(w) > tol
+    along = jnp.matmul(q.T, tree.ravel(grad).astype(q.dtype), precision=jax.lax.Precision.HIGHEST)
+    return jnp.max(jnp.where(bent, jnp.abs(along) / jnp.where(bent, jnp.abs(w), 1), 0))
+
+
+def _coded(definite: Array, critical: Array) -> Array:
     """The code of (1); INCONCLUSIVE where the test is silent."""
     code = jnp.asarray(int(CriticalKind.INCONCLUSIVE), jnp.int32)
     for kind, means in OF_DEFINITE.items():
         code = jnp.where(definite == int(kind), jnp.int32(means), code)
-    return jnp.where(grad_norm <= within, code, jnp.int32(CriticalKind.NOT_CRITICAL))
+    return jnp.where(critical, code, jnp.int32(CriticalKind.NOT_CRITICAL))
 
 
 @functools.partial(jax.jit, static_argnames=("value_fn", "caller"))
@@ -172,18 +184,23 @@ def _second_order(
     n, largest = w.shape[0], jnp.max(jnp.abs(w))
     tol = _spectrum.tolerance_of(tolerance, largest, n, tree.coarsest_eps(params))
     within, inertia = grad_tolerance(gtol, largest, params), signs.count(w, tol)
-    grad_norm = tree.norm(at.grad)
+    grad_norm, step = tree.norm(at.grad), _newton_step(w, q, at.grad, tol)
+    critical = grad_norm <= within
+    if gtol is None:
+        near = tree.coarsest_eps(params) ** (1 / 3) * jnp.maximum(1, tree.norm(params))
+        critical &= step <= near
     return CriticalPoint(
         params=params,
         value=at.value,
         grad_norm=grad_norm,
-        code=_coded(signs.kind_of(inertia, n), grad_norm, within),
+        code=_coded(signs.kind_of(inertia, n), critical),
         eigenvalues=w,
         eigenvectors=q,
         inertia=inertia,
         order=jnp.zeros((), jnp.int32),
         tolerance=tol,
         grad_tolerance=within,
+        newton_step=step,
         num_products=jnp.asarray(n, jnp.int32),
     )
 
@@ -209,13 +226,14 @@ def _by_ends(
         params=params,
         value=at.value,
         grad_norm=grad_norm,
-        code=_coded(definite, grad_norm, within),
+        code=_coded(definite, grad_norm <= within),
         eigenvalues=pairs.values,
         eigenvectors=None,
         inertia=None,
         order=jnp.zeros((), jnp.int32),
         tolerance=tol,
         grad_tolerance=within,
+        newton_step=None,
         num_products=pairs.num_products,
     )
 

@@ -44,7 +44,8 @@ def classify_critical_point(
       tolerance: an eigenvalue within it counts as zero; None means 10 sqrt(n) eps of the largest
         modulus.
       gtol: a gradient of that norm counts as zero; None means eps^(2/3) times 1 or, if larger, the
-        largest curvature times the larger of 1 and |params|.
+        largest curvature times the larger of 1 and |params|, and, where the Hessian is formed, that
+        no Newton step is longer than eps^(1/3) times the larger of 1 and |params|.
       max_order: of derivatives; 2 is the second derivative test alone.
       dense: whether the Hessian is formed, by n products. None means up to n = 1000; beyond it the
         ends of the spectrum by Lanczos decide, and a semidefinite Hessian stays INCONCLUSIVE.

@@ -34,6 +34,19 @@ def test_a_small_gradient_counts_as_zero_by_the_curvature_there():
     assert strict.reason == "gradient norm 0.02 is above 0.001"
 
 
+def test_a_flat_slope_far_from_its_minimum_is_not_critical():
+    """Gradients of 10 and 4e-6 are within the tolerance of float32; the minima are 10 and 2 off."""
+    valley = lambda p: 5e4 * p[0] ** 2 + p[1] ** 2 / 2
+    flat = lambda p: 1e-6 * (p[0] - 7) ** 2 + 0 * p[1]
+    for f, x, step in ((valley, [0.0, 10.0], 10.0), (flat, [5.0, 0.0], 2.0)):
+        found = hesskit.classify_critical_point(f, jnp.array(x))
+        assert found.kind == CriticalKind.NOT_CRITICAL
+        np.testing.assert_allclose(found.newton_step, step, rtol=1e-5)
+        assert found.reason.endswith(f"but a Newton step is {step:.2g}")
+    given = hesskit.classify_critical_point(valley, jnp.array([0.0, 10.0]), gtol=20.0)
+    assert given.kind == CriticalKind.MINIMUM
+
+
 def test_under_jit_and_vmap():
     code = jax.jit(
         jax.vmap(lambda c: hesskit.classify_critical_point(fn, POINT, args=(c,), max_order=3).code)
