@@ -49,7 +49,8 @@ def as_operator(
       An `Operator`.
 
     Raises:
-      TypeError: a function has no point, an operator or a matrix has one, or it is none of these.
+      TypeError: a function has no point, an operator or a matrix has one, or it is none of these; a
+        matrix is complex.
       ValueError: the matrix is not square, not symmetric, or empty.
     """
     known = isinstance(subject, Operator) or not callable(subject)
@@ -74,6 +75,11 @@ def _of_matrix(subject: Any, caller: str) -> Operator:
             f"{errors.describe(subject)}"
         )
     matrix = jnp.asarray(subject)
+    if jnp.iscomplexobj(matrix):
+        raise TypeError(
+            f"{caller} needs a real matrix, got {matrix.dtype}; of a Hermitian one pass "
+            "[[Re, -Im], [Im, Re]], where each eigenvalue comes twice"
+        )
     if not jnp.issubdtype(matrix.dtype, jnp.floating):
         matrix = matrix.astype(jnp.result_type(float))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:

@@ -14,6 +14,11 @@ import hesskit
         ((jnp.eye(2), jnp.ones(2)), TypeError, "of a matrix takes no params"),
         ((jnp.ones((2, 3)),), ValueError, "square matrix, got shape"),
         ((jnp.array([[1.0, 2.0], [0.0, 1.0]]),), ValueError, "symmetric matrix"),
+        (
+            (jnp.array([[1, 1j], [-1j, 1]]),),
+            TypeError,
+            r"real matrix.*pass \[\[Re, -Im\], \[Im, Re\]\]",
+        ),
         (("text",), TypeError, "a function and a point, an operator or a matrix"),
         ((lambda p: p[0] ** 2, jnp.array([0, 1])), TypeError, "Derivatives need floats"),
     ],
