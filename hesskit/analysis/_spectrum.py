@@ -105,7 +105,7 @@ def spectral_sum(
     if _entry.takes_dense(op, by_matrix):
         w, _ = eigen(_entry.dense(op))
         zero = jnp.zeros((), w.dtype)
-        return Estimate(jnp.sum(fn(w)), zero, jnp.asarray(w.size, jnp.int32))
+        return Estimate(jnp.sum(fn(w)), zero, jnp.asarray(w.size, jnp.int32), jnp.array(True))
     rules = quadratures(op, num_probes, num_steps, key)
     values = jnp.where(rules.weights > 0, fn(rules.nodes), 0)
     sums = _entry.size_of(op) * jnp.sum(rules.weights * values, axis=1)

@@ -20,7 +20,7 @@ from hesskit.linalg import stochastic
 def _lines(found: "Diagonal") -> list[str]:
     entries = tree.ravel(objective.split(found.value))
     error = float(tree.max_abs(objective.split(found.standard_error)))
-    how = "exact" if error == 0 else f"standard errors up to {error:.1g}"
+    how = "exact" if bool(found.exact) else f"standard errors up to {error:.1g}"
     return [
         f"diagonal of {entries.size} entries {answer.row(entries)}",
         f"{how}, by {int(found.num_products)} products",
@@ -35,11 +35,13 @@ class Diagonal(NamedTuple):
       value: like params; of a complex entry the two curvatures are the real and imaginary part.
       standard_error: likewise; 0 where it is exact.
       num_products: products spent, (), int32.
+      exact: whether the matrix was formed, (), bool.
     """
 
     value: Params
     standard_error: Params
     num_products: Array
+    exact: Array
 
 
 def diagonal(
@@ -82,8 +84,12 @@ def diagonal(
     if _entry.size_of(op) <= num_products:
         entries = jnp.diagonal(_entry.dense(op))
         count = jnp.asarray(entries.size, jnp.int32)
-        value, error, count = entries, jnp.zeros_like(entries), count
+        found = stochastic.Estimate(entries, jnp.zeros_like(entries), count, jnp.array(True))
     else:
         found = _entry.run(stochastic.diagonal, op, as_key(key), num_products=int(num_products))
-        value, error, count = found
-    return Diagonal(_entry.restored(op, value), _entry.restored(op, error), count)
+    return Diagonal(
+        _entry.restored(op, found.value),
+        _entry.restored(op, found.standard_error),
+        found.num_products,
+        found.exact,
+    )

@@ -24,11 +24,13 @@ class LogDet(NamedTuple):
       value: log det (H + damping), ().
       standard_error: of the estimate, (); 0 where it is exact.
       num_products: products spent, (), int32.
+      exact: whether the matrix was formed, (), bool.
     """
 
     value: Array
     standard_error: Array
     num_products: Array
+    exact: Array
 
     def __float__(self) -> float:
         """The value."""

@@ -96,7 +96,9 @@ class SpectralDensity(NamedTuple):
         edge = OUTLIER * jnp.maximum(jnp.abs(low), jnp.abs(high))
         share = self.mean(lambda t: (jnp.abs(t) > edge).astype(t.dtype))
         scale = self.size.astype(self.nodes.dtype)
-        return Estimate(scale * share.value, scale * share.standard_error, share.num_products)
+        return share._replace(
+            value=scale * share.value, standard_error=scale * share.standard_error
+        )
 
     def density(self, grid: Any = None, *, width: Any = None) -> tuple[Array, Estimate]:
         """The density smoothed by normal bumps, which integrates to 1.

@@ -32,11 +32,13 @@ class Trace(NamedTuple):
       value: the trace, ().
       standard_error: of the estimate, (); 0 where it is exact.
       num_products: products spent, (), int32.
+      exact: whether the matrix was formed, (), bool.
     """
 
     value: Array
     standard_error: Array
     num_products: Array
+    exact: Array
 
     def __float__(self) -> float:
         """The value."""
@@ -88,5 +90,5 @@ def trace(
     if _entry.size_of(op) <= num_products:
         matrix = _entry.dense(op)
         zero, count = jnp.zeros((), matrix.dtype), jnp.asarray(matrix.shape[0], jnp.int32)
-        return Trace(jnp.trace(matrix), zero, count)
+        return Trace(jnp.trace(matrix), zero, count, jnp.array(True))
     return Trace(*_entry.run(estimator, op, as_key(key), num_products=int(num_products)))

@@ -61,9 +61,9 @@ def row(values: Array) -> str:
 
 
 def estimate(name: str, found: Any) -> list[str]:
-    """The line of a number with `value`, `standard_error` and `num_products`."""
+    """The line of a number with `value`, `standard_error`, `num_products` and `exact`."""
     error = float(found.standard_error)
-    how = "exact" if error == 0 else f"standard error {error:.1g}"
+    how = "exact" if bool(found.exact) else f"standard error {error:.1g}"
     return [f"{name} {float(found.value):.7g}, {how}, by {int(found.num_products)} products"]
 
 

@@ -32,6 +32,7 @@ class Estimate(NamedTuple):
     value: Any
     standard_error: Any
     num_products: Array  # (), int32
+    exact: Array  # (), bool: by the whole matrix, to rounding
 
 
 def summary(samples: Array, num_products: int) -> Estimate:
@@ -39,7 +40,7 @@ def summary(samples: Array, num_products: int) -> Estimate:
     num = samples.shape[0]
     spread = jnp.std(samples, ddof=1) if num > 1 else jnp.full_like(samples[0], jnp.inf)
     count = jnp.asarray(num_products, jnp.int32)
-    return Estimate(jnp.mean(samples), spread / num**0.5, count)
+    return Estimate(jnp.mean(samples), spread / num**0.5, count, jnp.array(False))
 
 
 def _applied(product: Product, rows: Params, like: Params) -> Params:
@@ -168,4 +169,4 @@ def diagonal(product: Product, like: Params, key: Array, *, num_products: int) -
     spread = jax.tree.map(
         lambda a: jnp.sqrt(a / degrees) if degrees else jnp.full_like(a, jnp.inf), squares
     )
-    return Estimate(mean, spread, jnp.asarray(num_products, jnp.int32))
+    return Estimate(mean, spread, jnp.asarray(num_products, jnp.int32), jnp.array(False))

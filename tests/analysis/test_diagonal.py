@@ -23,3 +23,9 @@ def test_exact_and_estimated():
         gap = np.abs(found.value[name] - exact.value[name])
         assert np.all(gap <= 4 * found.standard_error[name] + 1e-5)
     assert int(found.num_products) == 4
+
+
+def test_probes_without_spread_do_not_make_it_exact():
+    found = hesskit.diagonal(lambda p: jnp.sum(p**2), jnp.ones(9), num_products=3)
+    assert not bool(found.exact)
+    assert str(found).splitlines()[1] == "standard errors up to 0, by 3 products"
