@@ -22,12 +22,16 @@ from hesskit.linalg.inertia import DefiniteKind
 
 DEFINITE = (DefiniteKind.POSITIVE_DEFINITE, DefiniteKind.NEGATIVE_DEFINITE)
 """The ends of such a spectrum are its smallest and largest modulus."""
+SEMIDEFINITE = (DefiniteKind.POSITIVE_SEMIDEFINITE, DefiniteKind.NEGATIVE_SEMIDEFINITE)
+"""One end of such a spectrum is zero."""
 
 
 def _lines(found: "ConditionNumber") -> list[str]:
     kind = found.definiteness
+    floor = 1.001 * float(jnp.finfo(found.value.dtype).eps) ** 0.5 * float(found.largest)
+    least = not bool(found.exact) and 0 < float(found.smallest) <= floor
     shown = [
-        f"condition number {float(found.value):.7g}",
+        f"condition number {'at least ' if least else ''}{float(found.value):.7g}",
         f"|eigenvalues| from {float(found.smallest):.6g} to {float(found.largest):.6g}",
         f"the matrix is {kind.name.lower().replace('_', ' ')}",
     ]
@@ -88,7 +92,9 @@ def condition_number(
       tolerance: an eigenvalue within it counts as zero; None means 10 sqrt(n) eps of the largest
         modulus.
       dense: whether the matrix is formed, by n products. None means up to n = 1000; beyond it the
-        smallest modulus is found as that of H^2 by Lanczos, at two products a step.
+        smallest modulus is found as that of H^2 by Lanczos, at two products a step; rounding
+        hides moduli under sqrt(eps) of the largest there, unless one sign of the spectrum is
+        missing and an end is seen to be zero.
       key: an int or a key, of the random start of Lanczos.
       max_products: its bound.
 
@@ -123,9 +129,11 @@ def condition_number(
         inner = _spectrum.pairs_at_ends(
             op, lowest=1, highest=0, key=key, max_products=max_products, squared=True
         )
-        of_square = jnp.sqrt(jnp.maximum(inner.values[0], 0))
-        definite = jnp.isin(code, jnp.asarray(DEFINITE, jnp.int32))
-        smallest = jnp.where(definite, smallest, of_square)
+        floor = _entry.eps_of(op) ** 0.5 * jnp.max(jnp.abs(ends.values))
+        of_square = jnp.maximum(jnp.sqrt(jnp.maximum(inner.values[0], 0)), floor)
+        within = jnp.where(_is(code, SEMIDEFINITE), 0, ends.residual_norms)
+        seen = jnp.minimum(jnp.min(jnp.abs(ends.values) + within), of_square)
+        smallest = jnp.where(_is(code, DEFINITE), smallest, seen)
         num_products = num_products + 2 * inner.num_products
     largest = jnp.max(jnp.abs(ends.values))
     return ConditionNumber(
@@ -136,6 +144,10 @@ def condition_number(
         exact=jnp.array(False),
         num_products=num_products,
     )
+
+
+def _is(code: Array, kinds: tuple[DefiniteKind, ...]) -> Array:
+    return jnp.isin(code, jnp.asarray(kinds, jnp.int32))
 
 
 @jax.jit

@@ -33,6 +33,18 @@ def test_a_singular_matrix_and_one_of_nan():
     assert found.definiteness == DefiniteKind.UNDECIDED
 
 
+def test_estimates_of_singular_matrices():
+    """Zero is at an end, or inside, where H^2 tells it from sqrt(eps) of the largest no more."""
+    w = W.at[:5].set(0)
+    found = hesskit.condition_number(jnp.diag(w), dense=False)
+    assert found.definiteness == DefiniteKind.POSITIVE_SEMIDEFINITE
+    assert float(found) == np.inf
+    turned = jnp.where(jnp.arange(41) % 2 == 0, w, -w)
+    within = hesskit.condition_number(jnp.diag(turned), dense=False)
+    np.testing.assert_allclose(float(within), np.finfo("float32").eps ** -0.5, rtol=1e-3)
+    assert str(within).startswith("condition number at least 289")
+
+
 def test_inside_jit():
     fn = lambda p, a: a * p[0] ** 2 + p[1] ** 2
     value = jax.jit(lambda a: hesskit.condition_number(fn, jnp.ones(2), args=(a,)).value)
