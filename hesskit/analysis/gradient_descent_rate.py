@@ -20,13 +20,14 @@ import jax.numpy as jnp
 from hesskit.analysis import _entry, _spectrum
 from hesskit.core import answer, errors
 from hesskit.core.types import Array, Params
+from hesskit.linalg.inertia import zero_tolerance
 
 
 def _lines(found: "GradientDescentRate") -> list[str]:
-    if not bool(found.mu > 0):
+    if bool(jnp.isnan(found.rate)):
         return [
-            f"no rate: the smallest eigenvalue {float(found.mu):.4g} is not positive, and nothing "
-            "contracts along its vector"
+            f"no rate: the smallest eigenvalue {float(found.mu):.4g} is not positive beyond "
+            "rounding, and nothing contracts along its vector"
         ]
     return [
         f"kappa {float(found.kappa):.5g}, from mu {float(found.mu):.5g} to L "
@@ -43,7 +44,8 @@ class GradientDescentRate(NamedTuple):
     """The answer of `gradient_descent_rate`; `print` it.
 
     Attributes:
-      rate: (kappa - 1) / (kappa + 1), (), of the step 2 / (mu + L); NaN where mu is not positive.
+      rate: (kappa - 1) / (kappa + 1), (), of the step 2 / (mu + L); NaN where mu is at most
+        10 sqrt(n) eps L.
       iterations: steps until the error has fallen by `reduction`, (), of that step.
       iterations_at_inverse: likewise of the step 1 / L, ().
       best_step: 2 / (mu + L), ().
@@ -110,12 +112,12 @@ def gradient_descent_rate(
     )
     low, high, _ = _spectrum.ends(op, dense, key, max_products)
     factor = jnp.asarray(reduction, low.dtype)
-    mu = jnp.where(low > 0, low, jnp.nan)
-    rate, slow = (high - mu) / (high + mu), 1 - mu / high
+    zero = zero_tolerance(jnp.maximum(jnp.abs(low), jnp.abs(high)), op.shape[0], _entry.eps_of(op))
+    mu = jnp.where(low > zero, low, jnp.nan)
     return GradientDescentRate(
-        rate=rate,
-        iterations=_steps(factor, rate),
-        iterations_at_inverse=_steps(factor, slow),
+        rate=(high - mu) / (high + mu),
+        iterations=_steps(factor, 2 * mu / (high + mu)),
+        iterations_at_inverse=_steps(factor, mu / high),
         best_step=2 / (high + mu),
         kappa=high / mu,
         mu=low,
@@ -124,8 +126,8 @@ def gradient_descent_rate(
     )
 
 
-def _steps(reduction: Array, rate: Array) -> Array:
-    """The whole number of steps after which `rate` to its power is `reduction`; 1 for a rate 0."""
-    inside = (rate > 0) & (rate < 1)
-    steps = jnp.ceil(jnp.log(reduction) / jnp.log(jnp.where(inside, rate, 0.5)))
-    return jnp.where(inside, steps, jnp.where(rate == 0, 1, jnp.where(rate >= 1, jnp.inf, rate)))
+def _steps(reduction: Array, share: Array) -> Array:
+    """The whole number of steps until (1 - share) to its power is `reduction`; 1 for a share 1."""
+    inside = share < 1
+    steps = jnp.ceil(jnp.log(reduction) / jnp.log1p(-jnp.where(inside, share, 0.5)))
+    return jnp.where(inside, steps, jnp.where(share >= 1, 1, share))
