@@ -1,9 +1,10 @@
 r"""The sharpness of a training run: the largest eigenvalue of the Hessian, every k steps.
 
-Updates pass through unchanged. Every k-th of them spends m products on Lanczos from the last top
-eigenvector (linalg/lanczos.py), which moves little between: the Ritz value w is a lower bound of
-the largest eigenvalue, and an eigenvalue lies within |H v - w v| of it. Gradient descent of step a
-is unstable beyond 2 / a, where many runs settle.
+Updates pass through unchanged. Every k-th of them spends m products on Lanczos (linalg/lanczos.py)
+from the last top eigenvector, which moves little between, and a tenth of a random vector, which
+sees another that has come to the top. The Ritz value w is a lower bound of the largest eigenvalue,
+and an eigenvalue lies within |H v - w v| of it. Gradient descent of step a is unstable beyond
+2 / a, where many runs settle.
 
 Source: Cohen, Kaur, Li, Kolter & Talwalkar (2021), "Gradient descent on neural networks typically
 occurs at the edge of stability", ICLR.
@@ -22,6 +23,8 @@ from hesskit.linalg.lanczos import combination, decompose, lanczos, last_entry
 
 EVERY, PRODUCTS = 10, 5
 """At 5 products every 10 steps a run costs about twice its own gradients."""
+FRESH = 0.1
+"""The random part of a start: from an eigenvector alone Lanczos ends there, whatever lies above."""
 
 
 class CurvatureMonitorState(NamedTuple):
@@ -43,7 +46,7 @@ class CurvatureMonitorState(NamedTuple):
 
 
 def curvature_monitor(
-    *, every: int = EVERY, num_products: int = PRODUCTS
+    *, every: int = EVERY, num_products: int = PRODUCTS, has_aux: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     r"""A transform that leaves updates as they are and records the sharpness every few steps.
 
@@ -53,6 +56,7 @@ def curvature_monitor(
     Args:
       every: steps from one record to the next; the first is at the first update.
       num_products: Lanczos steps of a record, warm-started: the first records are lower bounds.
+      has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
       An optax transformation, to `chain` with any other; `update` needs `params` and `value_fn=`,
@@ -104,7 +108,9 @@ def curvature_monitor(
             raise TypeError(errors.NO_PARAMS.format(name="curvature_monitor"))
         if value_fn is None:
             raise TypeError(f"{caller} needs value_fn=, whose Hessian it looks at")
-        fn, point = objective.real(value_fn, params, args=args, data=data, caller=caller)
+        fn, point = objective.real(
+            value_fn, params, args=args, data=data, has_aux=has_aux, caller=caller
+        )
 
         def look() -> CurvatureMonitorState:
             return _recorded(fn, point, state, num_products)
@@ -122,7 +128,9 @@ def _recorded(
     """The top Ritz pair of a few Lanczos steps from the last one."""
     product = linearized(fn, point).product
     assert product is not None
-    start = tree.cast_like(state.vector, point)
+    fresh = tree.pseudo_random_like(state.vector, state.count)
+    last, fresh = (tree.scale(1 / tree.norm(v), v) for v in (state.vector, fresh))
+    start = tree.cast_like(tree.axpy(FRESH, fresh, last), point)
     result = lanczos(product, start, num_products)
     w, vectors = decompose(result)
     top = jnp.maximum(result.num_valid - 1, 0)

@@ -46,6 +46,21 @@ def test_it_follows_the_largest_eigenvalue_and_changes_nothing():
     assert step._cache_size() == 1
 
 
+def test_another_eigenvector_that_comes_to_the_top_is_seen():
+    """The first stays exact to rounding, 6; the others grow from 0.03 to 12 * 1.2^2."""
+    fn = lambda p: (3 * p[0] ** 2 + jnp.sum(p[1:] ** 4), "aux")
+    opt = hesskit.curvature_monitor(every=1, has_aux=True)
+    x = jnp.full(30, 0.05).at[0].set(1)
+    step = jax.jit(lambda x, state: opt.update(x, state, x, value_fn=fn)[1])
+    state = opt.init(x)
+    for _ in range(25):
+        state = step(x, state)
+    np.testing.assert_allclose(state.sharpness, 6, rtol=1e-4)
+    for _ in range(25):
+        state = step(x.at[1:].set(1.2), state)
+    np.testing.assert_allclose(state.sharpness, 17.28, rtol=1e-3)
+
+
 def test_in_a_chain_with_complex_params_and_what_is_missing():
     fn = lambda z: jnp.sum(jnp.real(z) ** 2 + 3 * jnp.imag(z) ** 2)
     z = jnp.array([1 + 1j, 2 - 1j], "complex64")
