@@ -33,6 +33,8 @@ BETWEEN = 1e-3
 trigonometric polynomial of degree k at M points, (1/cos(pi k/M) - 1)/2 (Ehlich & Zeller 1964)."""
 BETWEEN_SAMPLES = 1e-2
 """The same where directions are random ones of more dimensions: a matter of judgment."""
+ROUNDING = 100
+"""Of a coefficient, in eps of the largest; between it and sqrt(eps) one is in doubt."""
 
 
 class LeadingForm(NamedTuple):
@@ -108,7 +110,8 @@ def leading_form(
       max_order: static, the last order looked at; cost grows as its power of two.
 
     Returns:
-      A `LeadingForm`. Coefficients below sqrt(eps) of the largest count as zero.
+      A `LeadingForm`. Coefficients below sqrt(eps) of the largest count as zero; where one of
+      them comes before the form and is above 100 eps, the form does not count as definite.
     """
     zero = jnp.abs(eigenvalues) <= tolerance
     null = jnp.sum(zero)
@@ -118,7 +121,9 @@ def leading_form(
     inverse = (eigenvectors * inverted[None, :]) @ eigenvectors.T
     a = jax.vmap(lambda row: _along(fn, x, row, inverse, max_order))(d)
     scale = jnp.maximum(jnp.max(jnp.abs(eigenvalues)), jnp.max(jnp.abs(a)))
-    speaks = jnp.abs(a[:, 1:]) > jnp.finfo(x.dtype).eps ** 0.5 * scale
+    eps = jnp.finfo(x.dtype).eps
+    speaks = jnp.abs(a[:, 1:]) > eps**0.5 * scale
+    whispers = jnp.any(jnp.abs(a[:, 1:]) > ROUNDING * eps * scale, axis=0)
     place = jnp.argmax(speaks, axis=1)
     lead = jnp.where(
         jnp.any(speaks, axis=1), jnp.take_along_axis(a[:, 1:], place[:, None], axis=1)[:, 0], 0
@@ -126,12 +131,13 @@ def leading_form(
     odd = (place % 2 == 0) & (lead != 0)
     lowest = jnp.min(jnp.where(lead != 0, place, max_order))
     at = jnp.take(a[:, 1:], jnp.minimum(lowest, max_order - 3), axis=1)
+    doubt = jnp.any(whispers & (jnp.arange(max_order - 2) < lowest))
     size, sign = jnp.max(jnp.abs(at)), jnp.sign(jnp.sum(at))
     margin = jnp.where(null <= 2, BETWEEN, BETWEEN_SAMPLES)
     definite = jnp.all((sign * at > margin * size) & (place == lowest) & (lead != 0))
     return LeadingForm(
         ascends=jnp.any(odd | (lead > 0)),
         descends=jnp.any(odd | (lead < 0)),
-        definite=definite & ~jnp.any(odd),
+        definite=definite & ~jnp.any(odd) & ~doubt,
         order=jnp.where(lowest < max_order, lowest + 3, 0).astype(jnp.int32),
     )

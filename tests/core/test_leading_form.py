@@ -27,6 +27,15 @@ def test_what_goes_up_and_down(float64, name):
     assert tuple(np.asarray(a).item() for a in found) == known
 
 
+@pytest.mark.parametrize("c", [0.0, 1.0])
+def test_a_small_cubic_term_before_a_large_quartic_one_is_in_doubt(c):
+    """In float32 1 is under sqrt(eps) of 1e4, and beyond rounding."""
+    fn = lambda p: c * p[0] ** 3 + 1e4 * p[0] ** 4
+    w, q = jnp.zeros(1), jnp.eye(1)
+    found = leading_form(fn, jnp.zeros(1), w, q, jnp.asarray(1e-6), max_order=4)
+    assert tuple(np.asarray(a).item() for a in found) == (True, False, c == 0, 4)
+
+
 def test_taylor_coefficients_of_the_exponential(float64):
     found = coefficients(jnp.exp, jnp.zeros(()), 5)
     np.testing.assert_allclose(found, [1, 1, 1 / 2, 1 / 6, 1 / 24, 1 / 120], rtol=1e-14)
