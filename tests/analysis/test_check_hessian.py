@@ -16,6 +16,15 @@ def test_a_smooth_function_passes_in_both_precisions(dtype):
     assert str(found).splitlines()[2] == "10000 second derivatives, 5050 of them distinct"
 
 
+def test_a_fast_wave_passes_with_a_short_difference():
+    """|x| = 1 asks for half a unit of the phase; 50000^2 entries are more than int32 holds."""
+    fn = lambda p: jnp.sum(jnp.cos(100 * p))
+    found = hesskit.check_hessian(fn, jnp.full(4, 0.5), key=1)
+    assert bool(found.is_jacobian)
+    large = jax.jit(lambda x: hesskit.check_hessian(fn, x, num_probes=1))(jnp.zeros(50000))
+    assert (large.num_entries, large.num_distinct) == (2_500_000_000, 1_250_025_000)
+
+
 def test_a_gradient_that_is_none_is_seen():
     """A field with a curl has no potential: its Jacobian is not symmetric."""
 
