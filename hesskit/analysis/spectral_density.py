@@ -105,14 +105,16 @@ class SpectralDensity(NamedTuple):
 
         Args:
           grid: where, (m,); None means 200 points over the spectrum and three widths beyond.
-          width: standard deviation of a bump; None means a fiftieth of the range.
+          width: standard deviation of a bump; None means a fiftieth of the range. At least 100
+            roundings of the largest eigenvalue.
 
         Returns:
           The grid and an `Estimate` of (m,) densities.
         """
         low, high = self.ends
         sigma = jnp.asarray((high - low) / WIDTHS if width is None else width, self.nodes.dtype)
-        sigma = jnp.maximum(sigma, jnp.finfo(sigma.dtype).tiny)
+        info, size = jnp.finfo(sigma.dtype), jnp.maximum(jnp.abs(low), jnp.abs(high))
+        sigma = jnp.maximum(sigma, jnp.maximum(100 * info.eps * size, info.tiny / info.eps))
         if grid is None:
             grid = jnp.linspace(low - 3 * sigma, high + 3 * sigma, GRID)
         grid = jnp.asarray(grid, self.nodes.dtype)

@@ -44,3 +44,10 @@ def test_few_rows_are_seen_exactly_and_wrong_numbers_named():
     np.testing.assert_allclose(found.nodes, [[1, 2]] * 3, rtol=1e-5)
     with pytest.raises(ValueError, match="num_probes must be an integer of at least 1"):
         hesskit.spectral_density(jnp.eye(2), num_probes=0)
+
+
+def test_one_eigenvalue_is_a_narrow_bump():
+    found = hesskit.spectral_density(2 * jnp.eye(5), num_probes=1)
+    grid, density = found.density()
+    np.testing.assert_allclose(jnp.trapezoid(density.value, grid), 1, rtol=1e-2)
+    np.testing.assert_allclose(grid[jnp.argmax(density.value)], 2, rtol=1e-4)
