@@ -175,6 +175,7 @@ def test_tqdm_is_imported_in_one_place():
     assert len([path for path in SOURCES if pattern.search((ROOT / path).read_text())]) <= 1
 
 
+@pytest.mark.slow
 def test_suppressions_are_few_and_have_a_reason():
     found = [
         f"{path.relative_to(ROOT)}: {comment}"

@@ -127,6 +127,7 @@ def test_values_at_the_start_are_those_by_hand(name):
     np.testing.assert_allclose(values_at_the_start()[name], VALUES[name], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_derivatives_equal_central_differences(seed):
     for name, (product, difference, slack) in slopes(seed).items():

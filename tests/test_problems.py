@@ -146,6 +146,7 @@ def test_there_are_enough_and_names_are_unique():
     assert all((p.minimum is None) == (not p.bounded) for p in PROBLEMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["start", 0])
 def test_everything_is_finite_at_the_start_in_the_dtype_given(where, dtype):
     for problem in PROBLEMS:
@@ -372,6 +373,7 @@ def test_values_equal_plain_loops(name):
         np.testing.assert_allclose(value, LOOPS[name](x), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_toint_problem_is_right_where_it_is_singular():
     problem = by_name("tointgor")

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import hesskit
-from tests.contracts.registry import ALL, DEFAULTS
+from tests.contracts.registry import ALL, DEFAULTS, few
 from tests.contracts.support import (
     advance,
     assert_same,
@@ -23,7 +23,7 @@ from tests.contracts.support import (
 )
 
 each = pytest.mark.parametrize("case", ALL)
-each_default = pytest.mark.parametrize("case", DEFAULTS)
+each_default = pytest.mark.parametrize("case", few(DEFAULTS))
 
 
 def conditional(inner):

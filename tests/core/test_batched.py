@@ -49,6 +49,7 @@ def structured(fn, w, x, y, named=False):
     return at.value, at.grad, product, matrix.T @ matrix, rhs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reduction"),
     [*((n, "mean") for n in losses("mean")), *((n, "sum") for n in losses("sum"))],

@@ -60,6 +60,7 @@ def test_message_and_print():
     assert "bfloat16" in wide.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-4, 1e4])
 def test_the_message_of_a_fit_is_true_in_any_unit(unit):
     """|g| goes with the square of the unit of the residuals, and the fit ends all the same."""

@@ -89,6 +89,7 @@ def test_the_last_look_is_at_all_eigenvalues_or_by_lanczos(n):
         assert n > ESCAPE_PRODUCTS or spent == n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, ESCAPE_PRODUCTS + 5])
 def test_a_hessian_that_is_not_finite_at_a_zero_gradient_is_no_success(n):
     """The second derivative of |x|^1.5 at 0 is not a number of floats."""
@@ -99,6 +100,7 @@ def test_a_hessian_that_is_not_finite_at_a_zero_gradient_is_no_success(n):
     assert not result.success
 
 
+@pytest.mark.slow
 def test_least_squares_on_a_saddle_says_so():
     """The Gauss-Newton matrix of (x y - 1)^2 at 0 is zero; its Hessian is not."""
     loss = hesskit.least_squares_loss(lambda p: p[0] * p[1] - 1)

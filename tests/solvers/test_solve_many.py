@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import hesskit
 
@@ -19,6 +20,7 @@ def noisy(scale):
     return optax.GradientTransformationExtraArgs(lambda params: jax.random.key(0), update)
 
 
+@pytest.mark.slow
 def test_each_problem_has_its_own_key():
     start = jnp.zeros((5, 2))
     walk = hesskit.minimize_many(

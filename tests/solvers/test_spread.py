@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hesskit.solvers import spread
 from hesskit.solvers.spread import Derived, Spread, unformed
@@ -21,6 +22,7 @@ def test_image_in_both_precisions(dtype):
     assert found.dtype == dtype
 
 
+@pytest.mark.slow
 def test_rows_and_columns_of_the_covariance():
     """In any order, some of them fixed or open."""
     null = np.zeros((4, 4))
@@ -45,6 +47,7 @@ def test_the_jacobian_is_that_of_what_is_free():
     np.testing.assert_allclose(rows, [[4.0, 8.0]], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_nothing_is_known_of_an_unformed_spread():
     nothing = unformed(jnp.array([False, True, False]), jnp.dtype("float32"))
     assert not nothing.is_formed

@@ -24,6 +24,7 @@ def updated(optimizer):
     )[1]
 
 
+@pytest.mark.slow
 def test_counts_of_ours_alone_and_inside_wrappers():
     ours = updated(hesskit.trust_region())
     assert [int(n) for n in counts(ours)] == [2, 2, 4]
@@ -31,6 +32,7 @@ def test_counts_of_ours_alone_and_inside_wrappers():
     assert [int(n) for n in counts(wrapped)] == [2, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("optax.lbfgs promotes")
 def test_counts_of_optax_line_searches():
     state = updated(optax.lbfgs())

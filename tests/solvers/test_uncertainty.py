@@ -78,6 +78,7 @@ def test_what_is_not_known_is_nan_and_what_is_fixed_is_zero():
     assert np.isnan(known.standard_errors["w"]).all()
 
 
+@pytest.mark.slow
 def test_what_the_data_determine_has_an_error():
     known = half_open(fixed=False)
     total = known.derived(lambda p: p["w"][1] + p["w"][2])
@@ -144,6 +145,7 @@ def test_blocks_and_single_correlations():
         FULL.correlation_between("a", "w[3]")
 
 
+@pytest.mark.slow
 def test_a_complex_leaf_has_errors_of_both_parts():
     known = Known(spread_of(), {"z": jnp.array([1 + 2j, 3 + 4j])}, (False,))
     size = np.linalg.norm(FACTOR, axis=1)
@@ -153,6 +155,7 @@ def test_a_complex_leaf_has_errors_of_both_parts():
     assert known.derived(lambda p: jnp.abs(p["z"][0])).value == np.abs(1 + 2j).astype("float32")
 
 
+@pytest.mark.slow
 def test_a_batch_is_one_by_one():
     lanes = [spread_of(FACTOR * scale) for scale in (1.0, 2.0, 3.0)]
     spread = jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)
@@ -175,6 +178,7 @@ def test_a_batch_is_one_by_one():
     assert not np.allclose(noise[0], noise[1])  # each lane has its own
 
 
+@pytest.mark.slow
 def test_what_is_fixed_costs_nothing():
     """A leaf that is held may be large: no array has its size squared."""
     size = 200_000
@@ -194,6 +198,7 @@ def test_what_is_fixed_costs_nothing():
     assert not known.block("a", "w").any()
 
 
+@pytest.mark.slow
 def test_without_a_covariance():
     params = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(3.0)}
     known = Known(unformed(jnp.array([False, False]), jnp.dtype("float32")), params, (False, True))

@@ -37,6 +37,7 @@ def update(x, state, wall=np.inf, shift=0.0, *, known=True):
 START = np.array([-1.2, 1.0])
 
 
+@pytest.mark.slow
 def test_updates_visit_the_accepted_points_of_the_machine(float64):
     machine = OPT.method
     tell = jax.jit(lambda s: machine.tell(s, value_and_grad(world, machine.ask(s))))
@@ -52,6 +53,7 @@ def test_updates_visit_the_accepted_points_of_the_machine(float64):
         assert state.info.accepted
 
 
+@pytest.mark.slow
 def test_value_and_gradient_of_the_call_save_one_evaluation(float64):
     x = jnp.asarray(START)
     (one, known), (two, alone) = (update(x, OPT.init(x), known=k) for k in (True, False))
@@ -71,6 +73,7 @@ def test_a_state_between_updates_holds_no_direction():
     assert jax.tree.structure(OPT.init(x)) == jax.tree.structure(update(x, OPT.init(x))[1])
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_moves_nothing_and_forgets_nothing():
     x = jnp.asarray(START, jnp.float32)
     state = OPT.init(x)
@@ -132,6 +135,7 @@ def test_without_a_search_a_pair_is_the_difference_of_two_calls(float64):
     np.testing.assert_allclose(state.history.changes[row], ratio[0] * y, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_a_search_bad_input_gives_zeros():
     step = jax.jit(ALONE.update)
     x = jnp.array([0.2, 0.1])

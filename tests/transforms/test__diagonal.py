@@ -166,6 +166,7 @@ def test_keys(factory):
     assert np.any(np.asarray(first.key) != np.asarray(zero.key))
 
 
+@pytest.mark.slow
 @each
 def test_a_loop_of_vmapped_runs_is_the_runs_alone(factory):
     opt = factory(0.02, update_interval=2)
@@ -188,6 +189,7 @@ def test_a_loop_of_vmapped_runs_is_the_runs_alone(factory):
     assert_same(jax.tree.map(lambda a: a[1], many), point())
 
 
+@pytest.mark.slow
 @each
 def test_forward_mode_through_steps(factory):
     opt = factory(0.05, gamma=1e3) if factory is hesskit.sophia else factory(0.05)
@@ -326,6 +328,7 @@ def test_beside_adam_in_a_partition(factory):
     np.testing.assert_allclose(jnp.abs(params["a"] - point()["a"]), 0.1, rtol=1e-3)
 
 
+@pytest.mark.slow
 @each
 def test_injected_hyperparams_can_be_set(factory):
     opt = optax.inject_hyperparams(factory)(learning_rate=0.02, update_interval=2, num_samples=2)
@@ -395,6 +398,7 @@ def apart(p, x):
     return jnp.mean(x**2) * jnp.sum(p["w"] ** 4) + jnp.mean(x) * p["a"] ** 2
 
 
+@pytest.mark.slow
 @many
 @pytest.mark.parametrize("mapping", ["shard_map", "pmap", "vmap"])
 @each
@@ -412,6 +416,7 @@ def test_devices_use_the_curvature_of_the_whole_batch(factory, mapping):
     assert abs(first.nu["a"] / other.nu["a"] - 1) > 0.1  # one part says another thing
 
 
+@pytest.mark.slow
 @many
 @pytest.mark.parametrize("mapping", ["shard_map", "pmap", "vmap"])
 def test_devices_draw_signs_of_their_own(mapping):
@@ -441,6 +446,7 @@ def test_devices_agree_where_one_value_is_not_finite(mapping):
     assert state.num_estimates == 0
 
 
+@pytest.mark.slow
 @many
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 @pytest.mark.parametrize("estimator", ["hutchinson", "gnb"])

@@ -51,6 +51,7 @@ def fit(name, start, gain=1.0, offset=0.0, **more):
     return hesskit.minimize(DECAYS, start, METHODS[name](), args=args, history="params", **more)
 
 
+@pytest.mark.slow
 @each
 def test_quadratic_where_residuals_vanish(name, float64):
     """Errors e fall like e^2 to the last digits."""
@@ -98,6 +99,7 @@ def test_the_unit_of_residuals_changes_no_step(name, noise, x64):
         np.testing.assert_allclose(other.params, one.params, rtol=1e-6 if x64 else 1e-3)
 
 
+@pytest.mark.slow
 def test_a_tiny_unit_ends_no_run_early(float64):
     """The values of f are 1e-51: nothing that is small beside 1 says anything."""
     result = fit("levenberg_marquardt", TRUTH * [1.3, 0.8, 0.7, 1.2], gain=1e-25)
@@ -105,6 +107,7 @@ def test_a_tiny_unit_ends_no_run_early(float64):
     assert result.success
 
 
+@pytest.mark.slow
 def test_a_solution_at_zero_is_approached_to_the_end(float64):
     """r = x^2 at a double root has no scale but its own: x halves until f is no number."""
     loss = hesskit.least_squares_loss(lambda x: x**2)
@@ -157,6 +160,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHAPES)
 def test_the_path_follows_the_shape(path):
     """Its name in Info, its model in the state, and its memory."""
@@ -177,6 +181,7 @@ def test_the_path_follows_the_shape(path):
     assert met <= {"dense": m * (n + 1), "sample": m * n, "cg": 2 * m}[path]
 
 
+@pytest.mark.slow
 def test_a_loop_of_updates_goes_by_the_parameters():
     """There m is not known when the state is made."""
     for n, path in ((4, "dense"), (DENSE_LIMIT + 1, "cg")):
@@ -185,6 +190,7 @@ def test_a_loop_of_updates_goes_by_the_parameters():
         assert info.num_products > 0
 
 
+@pytest.mark.slow
 @each
 def test_room_for_more_residuals_changes_no_step(name, float64):
     """Dense in room n x n, as in a loop of updates; sample in room m x n, as in a solver."""
@@ -210,6 +216,7 @@ def test_bad_options():
             call()
 
 
+@pytest.mark.slow
 @each
 def test_learning_rate_form_is_a_chain_of_the_scaled_one(name, float64):
     whole = METHODS[name](learning_rate=0.5)
