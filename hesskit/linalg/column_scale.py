@@ -2,8 +2,9 @@ r"""The diagonal D in whose norm |D s| a least-squares step is bounded, and the 
 
 D holds powers of the largest norms so far of the columns of A. A direction whose singular value in
 A D^{-1} = U S V' is rounding is no part of a step; but it may be so small for no better reason than
-its unit (the slope of a line at x = 59,000 in float32). Where one is, D is made proportional to the
-columns and the singular values are found again.
+its unit (the slope of a line at x = 59,000 in float32). Where one is, the singular values are found
+again with D proportional to the columns, which is kept if the rank is then larger: of a matrix that
+lacks rank in any unit, the step is the shortest in the norm that was asked for.
 
 Source: More (1978), "The Levenberg-Marquardt algorithm", section 4; van der Sluis (1969),
 "Condition numbers and equilibration of matrices", theorem 3.5.
@@ -62,7 +63,7 @@ def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array]:
 
 
 def scaled_factor(matrix: Array, b: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
-    """D and the factors of [A D^{-1} | b], of full rank if a D from `scale` up gives it.
+    """D and the factors of [A D^{-1} | b], with a D from `scale` up that hides no direction.
 
     Args:
       matrix: A, (m, n).
@@ -74,5 +75,10 @@ def scaled_factor(matrix: Array, b: Array, scale: Array) -> tuple[Array, Array, 
     """
     found = scale, *factor(matrix / scale[None, :], b)
     even, spread = _equilibrated(matrix, scale)
+
+    def fairer() -> tuple[Array, Array, Array, Array]:
+        other = even, *factor(matrix / even[None, :], b)
+        return tree.where(jnp.sum(other[1] > 0) > jnp.sum(found[1] > 0), other, found)
+
     hidden = jnp.any(found[1] <= 0) & (spread > EVEN)
-    return tree.while_once(hidden, lambda: (even, *factor(matrix / even[None, :], b)), found)
+    return tree.while_once(hidden, fairer, found)

@@ -43,3 +43,10 @@ def test_a_column_of_zeros_is_no_unit(dtype):
     scale, s, _, _ = scaled_factor(a, jnp.ones(3, dtype), jnp.array([2.0, 1.0], dtype))
     np.testing.assert_array_equal(scale, [2, 1])
     np.testing.assert_allclose(s, [1.5**0.5, 0], rtol=1e-6)
+
+
+def test_the_norm_that_was_asked_for_stays_where_no_other_finds_more(dtype):
+    a = jnp.array([[1.0, 2.0, 30.0], [1.0, 2.0, 20.0], [1.0, 2.0, 50.0], [1.0, 2.0, 10.0]], dtype)
+    scale, s, _, _ = scaled_factor(a, jnp.ones(4, dtype), jnp.ones(3, dtype))
+    np.testing.assert_array_equal(scale, 1)
+    assert int((s > 0).sum()) == 2
