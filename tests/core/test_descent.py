@@ -104,6 +104,7 @@ def check_states(states):
             assert after.info.step_norm == 0
 
 
+@pytest.mark.slow
 def test_the_first_tell_evaluates_the_start_and_aims_along_the_gradient(dtype):
     (state,) = run("quadratic", jnp.array([3.0, 0.04], dtype), 0)
     assert state.level == np.dtype(dtype).type(4.5 + 50 * 0.04**2)

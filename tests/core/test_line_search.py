@@ -175,6 +175,7 @@ def test_every_answer_satisfies_wolfe_or_its_approximation(dtype):
 LEDGER = {"float32": (2736, 21), "float64": (2730, 24)}  # in all, and of the longest search
 
 
+@pytest.mark.slow
 def test_the_ledger_of_evaluations(dtype):
     found = table(str(dtype))
     total = sum(len(one.trials) for one in found.values())

@@ -62,6 +62,7 @@ def test_integer_labels_are_one_hot():
     np.testing.assert_allclose(loss(sequences, NUMBERS.reshape(2, 3)), value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mask_of_examples_covers_their_entries():
     entries = np.repeat(WHERE[:, None], 3, axis=1)
     for make in (losses.squared_error, losses.gaussian):

@@ -110,6 +110,7 @@ def test_memory_is_that_of_one_part(product):
     assert used(microbatched(loss, 8)) < used(loss) / 4
 
 
+@pytest.mark.slow
 def test_vmap_and_sharded_data():
     w, x, y = world(rows=16)
     parts = microbatched(loss, 2)

@@ -29,6 +29,7 @@ def data(dtype="float32"):
     return {"x": jnp.asarray(A, dtype), "y": jnp.asarray(Y, dtype)}
 
 
+@pytest.mark.slow
 def test_value_gradient_and_curvature(dtype):
     p, center = params(dtype), jax.tree.map(jnp.ones_like, params(dtype))
     penalty = l2(3.0, center=center)
@@ -73,6 +74,7 @@ def test_complex_and_narrow_leaves_accumulate_wide():
     assert jax.grad(l2(2.0))(small).dtype == jnp.bfloat16
 
 
+@pytest.mark.slow
 def test_ridge_is_the_closed_form(dtype):
     ridge = fit + l2(0.3)
     result = hesskit.minimize(ridge, jnp.zeros(3, dtype), args=data(dtype))

@@ -123,6 +123,7 @@ def test_a_sum_keeps_its_structure_and_its_matrices_add(float64):
     np.testing.assert_allclose(np.tensordot([1, 2, 0.5], parts, 1), expected, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_ridge_by_levenberg_marquardt_in_two_steps_with_the_terms_as_aux(float64):
     loss = least_squares_loss(residual, reduction="mean") + 0.3 * l2(1.0)
     about = data("float64")
@@ -220,6 +221,7 @@ def test_differences_and_quotients():
     np.testing.assert_allclose(third, np.eye(2) / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_coefficient_that_is_an_array_is_known_inside_jit():
     about, w = data(), jnp.zeros(3)
     loss = least_squares_loss(residual) + jnp.float32(0.5) * l2(2.0)

@@ -127,6 +127,7 @@ def test_bartlett_is_unbiased_with_two_penalties(float64):
     assert_unbiased(rows, dense_diagonal(lambda p: whole(p, *data), params))
 
 
+@pytest.mark.slow
 def test_bartlett_is_the_published_square_but_for_signs(float64, monkeypatch):
     """Algorithm 2: B g * g with g the gradient of the mean loss at the drawn labels."""
     loss, params, (x, _) = regression()
@@ -140,6 +141,7 @@ def test_bartlett_is_the_published_square_but_for_signs(float64, monkeypatch):
     np.testing.assert_allclose(flat(found), 12 * g * g, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_signs_leave_the_mean_over_examples(float64):
     """At fixed labels: the mean over signs is that of the squared gradients of examples."""
     loss, params, (x, labels) = regression()
@@ -200,6 +202,7 @@ def test_preconditioner_of_a_given_diagonal():
         made.init({**d, "a": jnp.ones(2)})
 
 
+@pytest.mark.slow
 def test_preconditioner_estimates_the_norms_of_rows(float64):
     matrix = jnp.asarray(spd(6))
     made = hesskit.diagonal_preconditioner(num_samples=500)

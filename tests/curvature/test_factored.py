@@ -57,6 +57,7 @@ def newton(params, model, radius=1e6):
 SHAPES = [(7, 3), (3, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), SHAPES)
 def test_the_model_is_that_of_the_rows(m: int, n: int, dtype):
     a, b = (jnp.asarray(item, dtype) for item in problem(m, n))

@@ -22,6 +22,7 @@ def test_it_is_the_hessian_of_a_linear_model(float64):
     np.testing.assert_allclose(matrix, plain, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_it_is_positive_semidefinite_where_the_hessian_is_not(float64):
     p, x = cast(P, "float64"), jnp.asarray(X)
     loss = composite(LOSS["softmax"], model)

@@ -42,6 +42,7 @@ def test_chunks(chunk_size: int):
     np.testing.assert_allclose(chunked, reference(PARAMS), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_as_tree_is_the_tree_of_jax_hessian(float64):
     p = cast(PARAMS, "float64")
     ours, theirs = hesskit.hessian(fn, p, as_tree=True), jax.hessian(fn)(p)

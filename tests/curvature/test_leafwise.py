@@ -95,6 +95,7 @@ def reference(name, num, damping):
     return np.linalg.inv(np.kron(left, right))
 
 
+@pytest.mark.slow
 def test_it_is_the_damped_kronecker_product(float64):
     preconditioner, like = hesskit.leafwise_preconditioner(decay=DECAY), params("float64")
     state = updated(preconditioner, BLOCKS, like, 24)
@@ -175,6 +176,7 @@ def test_sharded_leaves_stay_where_they_are(kind):
     np.testing.assert_allclose(np.asarray(found), expected, rtol=2e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_newton_cg_spends_fewer_products_with_it(float64):
     """Rows and columns of unlike scales, which a diagonal does not see."""
     a, b, target = spd(12, 1e-3), spd(10, 1e-3), RNG.normal(size=(12, 10))

@@ -196,6 +196,7 @@ def test_dtypes_of_the_leaves_are_kept(other):
     np.testing.assert_allclose(as_vector(product), expected, atol=1e-2 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_the_unit_is_free(float64):
     """The product does not depend on the power of two by which pairs are stored."""
     memories = [secant.empty(as_tree(np.zeros(N)), 2)] * 2

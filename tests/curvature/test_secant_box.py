@@ -51,6 +51,7 @@ def test_products_are_those_of_the_update_formula(float64):
             np.testing.assert_allclose(secant_box._product(b, v), expected @ v, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_solves_on_a_face(float64):
     del float64
     b, expected = matrix()

@@ -186,6 +186,7 @@ def test_at_rest_a_saddle_is_left_along_negative_curvature(lowest: float, float6
     np.testing.assert_allclose(np.linalg.norm(half), 0.35, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_at_rest_it_goes_downhill(float64):
     """The sign of a direction of negative curvature is that against what is left of g."""
     for g in (1e-12 * G, -1e-12 * G):

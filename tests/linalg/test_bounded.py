@@ -87,6 +87,7 @@ def lanes(answers):
     return [BoundedStep(*fields) for fields in zip(*answers, strict=True)]
 
 
+@pytest.mark.slow
 @cases
 def test_feasible_and_downhill(n, indefinite, dtype):
     problems = random_problems(n, COUNT, dtype, indefinite=indefinite)
@@ -204,6 +205,7 @@ def test_against_plain_stages_and_the_cauchy_point(n, indefinite, float64):
         assert clipped == indefinite  # the way of a model that rises first was taken
 
 
+@pytest.mark.slow
 def test_the_cauchy_point_where_the_stages_fall_behind(dtype):
     # The target has no room along x_1, where the gradient is; the path along -g has.
     b = jnp.array([[-1, -1], [-1, -1]], dtype)
@@ -293,6 +295,7 @@ def test_repeated_steps_find_the_bounded_minimizer_of_a_convex_model(n, corner, 
         assert (expected.active_mask != 0).any()
 
 
+@pytest.mark.slow
 def test_repeated_steps_on_an_indefinite_model_end_at_a_second_order_point(float64):
     problems = random_problems(5, 20, "float64", indefinite=True, seed=5)
     for b, g, lower, upper, _, _ in zip(*problems, strict=True):

@@ -210,6 +210,7 @@ def test_bad_right_hand_side_costs_no_products():
     assert np.all(as_vector(result.x) == 0)
 
 
+@pytest.mark.slow
 def test_lanes_equal_one_by_one(float64):
     problems = [problem(seed) for seed in range(5)]
     problems[1] = (np.eye(N), problems[1][1])

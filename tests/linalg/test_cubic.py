@@ -63,6 +63,7 @@ def test_no_random_point_is_lower(n, float64):
         np.testing.assert_allclose(-answer.quadratic_predicted, quadratic, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_is_the_trust_region_step_of_its_own_length(float64):
     for w, c, sigma in zip(*random_problems(5, 20, "float64", seed=3), strict=True):
         answer = solve(w, c, sigma)

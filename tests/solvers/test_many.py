@@ -124,6 +124,7 @@ def test_other_data_compile_nothing_and_starts_are_looked_at():
         hesskit.minimize_many(fn, far, args=(jnp.arange(6.0),), bounds=box, lanes=4)
 
 
+@pytest.mark.slow
 def test_answers_are_differentiable_in_their_data(float64):
     """Of ridge regressions, in both modes, and in what the objective closes over."""
     keys = jax.random.split(jax.random.key(0))

@@ -78,6 +78,7 @@ def test_a_saddle_and_a_maximum_are_left(optimizer):
     assert result.success
 
 
+@pytest.mark.slow
 def test_a_loss_without_forward_rule():
     # The cubic bent upward: its minimum is where 3 x^2 + ... = 0 from the dense reference.
     fn = lambda x: reverse_only(x) + jnp.sum(x**4)
@@ -234,6 +235,7 @@ def model_loss(p, t):
 MODEL = Model([np.ones(2, "float32"), 0.5], {"b": 2.0, "none": None})
 
 
+@pytest.mark.slow
 def test_structures_aux_and_fixed_leaves():
     result = hesskit.minimize(
         model_loss, MODEL, args=(3.0,), has_aux=True, fixed="extra/*", history="params"
@@ -272,6 +274,7 @@ def test_every_selector_holds_the_same_leaves(fixed):
     np.testing.assert_allclose(result.params[0], 0.1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_history_records_every_step():
     result = solve(args=(100.0,), history=True, max_steps=50)
     h = result.history
@@ -303,6 +306,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("optax.adam promotes")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_two_runs_are_one_of_twice_the_steps(name: str):
@@ -352,6 +356,7 @@ def test_a_state_of_another_run_is_refused():
 # Under transformations.
 
 
+@pytest.mark.slow
 def test_vmap_is_one_by_one_with_unequal_lanes():
     starts = jnp.array([START, [1.0, 1.0], [NAN, 0.0], [3.0, -2.0]])
     batch = jax.vmap(lambda p: solve(start=p, args=(100.0,), max_steps=60))(starts)
@@ -365,6 +370,7 @@ def test_vmap_is_one_by_one_with_unequal_lanes():
     assert batch.message.startswith("3 of 4 succeeded")
 
 
+@pytest.mark.slow
 def test_the_callback_under_jit_and_vmap():
     seen = []
 
@@ -383,6 +389,7 @@ def test_the_callback_under_jit_and_vmap():
     assert steps == [0, 0, 0, 1, 1, 2, 2]  # a finished lane is not heard again
 
 
+@pytest.mark.slow
 def test_closures_over_tracers():
     fn = lambda t: hesskit.minimize(lambda p: jnp.sum((p - t) ** 2), jnp.zeros(2)).params
     np.testing.assert_allclose(jax.vmap(fn)(jnp.arange(3.0)), [[0, 0], [1, 1], [2, 2]], atol=1e-6)
@@ -423,6 +430,7 @@ def test_the_program_holds_one_copy_of_the_function(make, has_aux: bool):
     assert primitives(jax.make_jaxpr(run)(jnp.ones(2)).jaxpr, "lgamma") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [hesskit.trust_region, hesskit.newton_cg])
 def test_both_engines_visit_the_same_points(make):
     method = solve(make(), args=(100.0,), history="params", max_steps=60)
@@ -474,6 +482,7 @@ def test_a_small_gradient_by_a_saddle_is_looked_at_too():
     assert not result.success
 
 
+@pytest.mark.slow
 def test_the_plain_newton_step_on_a_saddle_says_so():
     newton = hesskit.newton(learning_rate=1.0)
     result = solve(newton, fn=saddle, start=[0.0, 0.0])
@@ -499,6 +508,7 @@ def test_first_order_check_lets_a_method_rest_on_a_saddle():
 # Dtypes and functions of every make.
 
 
+@pytest.mark.slow
 def test_complex_params_are_r_2n():
     fn = lambda z: jnp.sum(jnp.abs(z - (1 - 2j)) ** 2) + jnp.sum(jnp.real(z) ** 4)
     seen = []
@@ -539,6 +549,7 @@ def test_float64_data_is_kept_where_it_can_be(float64):
     assert result.params.dtype == "float64"
 
 
+@pytest.mark.slow
 def test_the_choice_by_size():
     fn = lambda p: jnp.sum(p["a"] ** 2) + jnp.sum(p["big"] ** 2)
     params = {"a": jnp.ones(2), "big": jnp.ones(300)}
@@ -561,6 +572,7 @@ class Quadratic:
         return True
 
 
+@pytest.mark.slow
 def test_callables_without_a_hash_are_told_apart():
     for target in (1.0, 2.0):
         result = hesskit.minimize(Quadratic(target), jnp.zeros(2), args=(0.0,))
@@ -663,6 +675,7 @@ def test_a_type_error_inside_is_the_users_own():
     assert len([note for note in caught.value.__notes__ if "hesskit" in note]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [hesskit.trust_region, hesskit.newton_cg, hesskit.lbfgs])
 def test_a_constant_and_a_large_slope(make):
     """Gradients that the compiler knows at compile time."""
@@ -672,6 +685,7 @@ def test_a_constant_and_a_large_slope(make):
     assert status(steep) == Status.UNBOUNDED
 
 
+@pytest.mark.slow
 def test_beside_a_kink_a_short_step_is_no_floor():
     """Little to gain along the model's step, but a gradient as large as ever."""
     kink = lambda x: 1e4 + 30 * jnp.abs(x[0] - 3 * x[1]) + 0.1 * (x[0] + x[1]) ** 2

@@ -92,6 +92,7 @@ def test_the_answer_is_stationary_inside_and_no_higher_than_scipys(case, optimiz
         np.testing.assert_allclose(x, theirs.x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_every_form_of_bounds_is_the_same_box():
     start = [-1.2, 0.5, 0.5, 0.5]
     wanted = solve("rosenbrock", start, (-2.0, 0.8))
@@ -109,6 +110,7 @@ def test_every_form_of_bounds_is_the_same_box():
     np.testing.assert_allclose(free.params, none.params, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_pytrees_paths_and_fixed_leaves():
     """Bounds of a leaf that is held say nothing; a scalar bound holds for a whole leaf."""
 
@@ -133,6 +135,7 @@ def test_pytrees_paths_and_fixed_leaves():
     assert results[0].grad_norm < 1e-9
 
 
+@pytest.mark.slow
 @each_optimizer
 def test_no_point_outside_is_ever_evaluated(optimizer):
     SEEN.clear()
@@ -187,6 +190,7 @@ def test_a_stationary_point_that_the_box_holds_is_found_in_no_step():
     assert np.linalg.norm(jax.grad(saddle)(result.params)) > 0.5
 
 
+@pytest.mark.slow
 def test_under_vmap_boxes_are_lanes():
     highs = jnp.array([0.8, 0.2, INF])
     start = jnp.array([-1.2, 1.0, 1.0, 0.5]) * 0.1
@@ -231,6 +235,7 @@ def test_bad_bounds(bounds, error, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_many_parameters_have_a_default_too():
     """Beyond the size of dense methods; the answer here is the clipped minimum."""
     target = jnp.linspace(-2.0, 2.0, 150)

@@ -13,6 +13,7 @@ def wells(p):
     return x**4 + y**4 - 2 * x**2 - 2 * y**2 + 1 + 0.02 * x + 0.01 * y
 
 
+@pytest.mark.slow
 def test_the_four_minima_are_listed_by_value(float64):
     start = {"x": jnp.array(0.3), "y": jnp.array(0.1)}
     found = hesskit.multistart(wells, start, box={"x": (-2, 2), "y": (-1.5, 1.5)}, num_starts=40)

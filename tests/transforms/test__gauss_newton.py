@@ -265,6 +265,7 @@ def telltale(x, slope):
 telltale.defjvp(lambda at, moved: (at[0], moved[0] * at[1]))
 
 
+@pytest.mark.slow
 @each
 def test_after_a_rejection_no_jacobian_is_computed(name):
     """Derivatives are NaN in the second update: what is kept must not have met them."""
@@ -315,6 +316,7 @@ def test_a_plain_loss_is_told_what_is_missing(name):
             optimizer.update(x, optimizer.init(x), x, value_fn=plain)
 
 
+@pytest.mark.slow
 def test_weights_by_call_compile_nothing_anew():
     """The weighted mean of three data."""
     data = jnp.array([1.0, 2.0, 6.0])

@@ -37,6 +37,7 @@ def dense(params, args, damping, curvature=None):
     return -np.linalg.solve(np.asarray(matrix) + damping * np.eye(len(g)), g)
 
 
+@pytest.mark.slow
 def test_the_step_is_that_of_the_damped_matrix(float64):
     params, args = jnp.asarray(P), data()
     updates, state = one(hesskit.hessian_free(learning_rate=0.5, damping=0.1), params, args)
@@ -50,6 +51,7 @@ def test_the_step_is_that_of_the_damped_matrix(float64):
     assert hesskit.last_info(state).num_products == 3
 
 
+@pytest.mark.slow
 def test_a_schedule_gives_the_damping_of_the_step(float64):
     params, args = jnp.asarray(P), data()
     schedule = lambda count: 0.1 * 10.0 ** jnp.asarray(count, float)
@@ -60,6 +62,7 @@ def test_a_schedule_gives_the_damping_of_the_step(float64):
         np.testing.assert_allclose(updates.ravel(), dense(params, args, damping), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_first_damping_is_the_mean_curvature(float64):
     """Of a matrix with equal eigenvalues it is that value, found by one product."""
     loss = hesskit.least_squares_loss(lambda p: (3.0**0.5 * p["a"], 3.0**0.5 * p["b"]))
@@ -70,6 +73,7 @@ def test_the_first_damping_is_the_mean_curvature(float64):
     assert (info.num_products, info.cg_products) == (2, 1)
 
 
+@pytest.mark.slow
 def test_the_curvature_may_be_that_of_other_data(float64):
     params, args, part = jnp.asarray(P), data(), data(slice(0, 4))
     opt = hesskit.hessian_free(learning_rate=1.0, damping=0.1, preconditioner=None)
@@ -80,6 +84,7 @@ def test_the_curvature_may_be_that_of_other_data(float64):
     np.testing.assert_array_equal(again, updates)
 
 
+@pytest.mark.slow
 def test_rejected_steps_turn_back_and_spend_no_product(float64):
     """A wall keeps out all but short steps: trials are iterates that were passed, or shortened."""
     scales = np.repeat([1, 0.2], 6)  # the first iterates are short, the last is long
@@ -125,6 +130,7 @@ def krylov(a, b, k):
     return v @ np.linalg.solve(v.T @ a @ v, v.T @ b)
 
 
+@pytest.mark.slow
 def test_damping_follows_the_ratio(float64):
     """Of a linear model the promise is kept: lambda falls to a third (Nielsen 1999)."""
     loss = hesskit.composite(losses.squared_error(), lambda p, x: x @ p)
@@ -136,6 +142,7 @@ def test_damping_follows_the_ratio(float64):
     assert info.damping == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 def test_a_warm_start_begins_along_the_last_solution(float64):
     """At the same point and data one product, of the last direction, finds it again."""
     params, args = jnp.asarray(P), data()

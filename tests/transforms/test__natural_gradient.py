@@ -103,6 +103,7 @@ def test_schedules(float64):
     np.testing.assert_allclose(ravel_pytree(updates)[0], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_batch_of_nan_gives_a_zero_update_and_harms_nothing():
     p, (x, t) = problem(LOSS)
     p, x = jax.tree.map(lambda a: a.astype("float32"), (p, x))
@@ -121,6 +122,7 @@ def test_a_loss_without_a_distribution_is_named():
         opt.update(p, opt.init(p), p, value_fn=loss)
 
 
+@pytest.mark.slow
 def test_microbatched_data_give_the_same_step(float64):
     p, args = problem(LOSS)
     opt = hesskit.natural_gradient(1.0, damping=0.1)

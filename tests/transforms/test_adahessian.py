@@ -47,6 +47,7 @@ def test_defaults_are_the_published_ones(float64):
     np.testing.assert_allclose(np.array(points), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_samples_are_averaged_before_they_are_squared(float64):
     """Of a dense matrix: with many samples the root of v is |diag H|, with one the row norms."""
     matrix = jnp.array([[2.0, 1.0], [1.0, -3.0]])
@@ -66,6 +67,7 @@ def test_samples_are_averaged_before_they_are_squared(float64):
     )
 
 
+@pytest.mark.slow
 def test_steps_do_not_depend_on_the_units_of_loss_or_params(float64):
     plain, _ = run(hesskit.adahessian(0.1, eps=1e-15), waves, jnp.asarray(START), 10)
     units = jnp.array([1e-3, 1.0, 1e3, 10.0, 0.1])
@@ -74,6 +76,7 @@ def test_steps_do_not_depend_on_the_units_of_loss_or_params(float64):
     np.testing.assert_allclose(np.array(points) / np.asarray(units), np.array(plain), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_curvature_is_averaged_over_the_axes_of_a_filter(float64):
     weights = {"conv1/kernel": np.arange(1.0, 13).reshape(2, 3, 2), "bias": np.array([1.0, -2.0])}
     fn = lambda p: sum(jnp.sum(jnp.asarray(w) * p[k] ** 2) / 2 for k, w in weights.items())

@@ -12,6 +12,7 @@ from tests.transforms.runs import FUNCTIONS, trace, update_once
 from tests.transforms.test_newton import BENT, bent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.01, 1.0, 300.0])
 def test_one_step_is_that_of_the_dense_reference(sigma, float64):
     """(H + sigma |s| I) s = -g with a positive semidefinite matrix, and no point is lower."""
@@ -26,6 +27,7 @@ def test_one_step_is_that_of_the_dense_reference(sigma, float64):
     assert info.sigma == sigma
 
 
+@pytest.mark.slow
 def test_the_ratio_is_that_of_the_cubic_model(float64):
     rows = trace("cubic_newton", "wood", [-3.0, -1.0, -3.0, -1.0], "float64")
     sigmas = np.concatenate([[1.0], rows.info.sigma[:-1]])

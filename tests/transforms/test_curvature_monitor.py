@@ -19,6 +19,7 @@ def problem():
     return {"w": make(4, 6) / 2, "v": make(6)}, {"x": make(30, 4), "y": make(30)}
 
 
+@pytest.mark.slow
 def test_it_follows_the_largest_eigenvalue_and_changes_nothing():
     params, data = problem()
     opt, records = hesskit.curvature_monitor(every=4, num_products=6), []

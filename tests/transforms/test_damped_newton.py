@@ -76,6 +76,7 @@ def test_the_escape_from_a_saddle_shortens_as_the_damping_grows(float64):
     np.testing.assert_allclose(lengths, [1.0, 0.5, 0.5 / 5.5])
 
 
+@pytest.mark.slow
 def test_damping_vanishes_where_the_model_is_good_and_returns_where_it_is_not(float64):
     rows = trace("damped_newton", "wood", [-3.0, -1.0, -3.0, -1.0], "float64")
     at = np.flatnonzero(~rows.info.accepted & (rows.info.status == 0))

@@ -39,6 +39,7 @@ SCALED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_never_an_increase_and_a_rejected_step_is_exactly_nothing(method, dtype):
     eps = float(jnp.finfo(dtype).eps)
@@ -85,6 +86,7 @@ def test_leaves_saddles_and_maxima(method, start, dtype):
     assert not np.any(rows.info.status == Status.SADDLE)
 
 
+@pytest.mark.slow
 def test_minimize_leaves_the_saddles_of_the_wells(float64):
     """The docstring examples of the others start at the maximum."""
     fn = lambda p: p[0] ** 4 + p[1] ** 4 - 2 * p[0] ** 2 - 2 * p[1] ** 2 + 1
@@ -132,6 +134,7 @@ def test_a_region_of_nan_is_only_a_rejection(method, dtype):
         assert np.any(rows.info.status != 0)  # it says that it is done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_any_pytree_keeps_its_dtypes(method):
     params = {"a": jnp.asarray(2.0, jnp.float32), "b": [jnp.ones((2, 2), jnp.bfloat16)], "c": None}
@@ -162,6 +165,7 @@ def test_any_pytree_keeps_its_dtypes(method):
     assert step._cache_size() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCALED)
 def test_learning_rate_form_is_a_chain_of_the_scaled_one(name, float64):
     factory, scale_by, options = SCALED[name]
@@ -185,6 +189,7 @@ def test_learning_rate_form_is_a_chain_of_the_scaled_one(name, float64):
     assert np.all(a != jnp.array([1.0, 0.3]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["damping", "sigma", "radius"])
 def test_sizes_are_floats_arrays_schedules_or_injected(option):
     factory = {

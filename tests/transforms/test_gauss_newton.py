@@ -52,6 +52,7 @@ def test_a_least_step_in_its_own_scale(float64):
     assert result.num_steps == 1
 
 
+@pytest.mark.slow
 def test_nearly_dependent_columns_lose_half_the_digits_of_normal_equations_not_ours(float64):
     """Condition 1e9: its square is beyond float64, so that A'A is singular to it."""
     u = np.linalg.qr(RNG.normal(size=(8, 3)))[0]
@@ -68,6 +69,7 @@ def test_nearly_dependent_columns_lose_half_the_digits_of_normal_equations_not_o
         np.testing.assert_allclose(normal, truth, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_first_step_is_whole_and_the_next_within_a_ball(float64):
     """From far on an S-shaped curve the whole step overshoots: it is tried, then shortened."""
     loss = hesskit.least_squares_loss(jnp.arctan)
@@ -98,6 +100,7 @@ def test_whole_steps_by_conjugate_gradients_too(float64):
     assert info.linear_solver == "cg"
 
 
+@pytest.mark.slow
 def test_another_loss_of_outputs(float64):
     """Poisson's, whose Hessian is no identity: one step is J'H J s = -g, by numpy."""
     x = np.linspace(0.0, 1.0, 6)

@@ -30,6 +30,7 @@ def autoencoder():
     return loss, params, (jnp.asarray(x, "float32"),) * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [None, 20])
 def test_it_never_raises_the_loss_and_learns(part):
     loss, params, args = autoencoder()

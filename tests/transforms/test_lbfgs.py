@@ -78,6 +78,7 @@ def test_tiny_curvature_in_float32():
     assert np.all(np.diff(values) <= 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", [1e-10, 1e-6, 1e6])
 def test_any_unit_of_x_in_float32(unit):
     """Atoms in meters: a curvature of 1e20 is a float32, and so must be all that is made of it."""
@@ -103,6 +104,7 @@ def test_scaled_pairs_below_the_smallest_float32():
     np.testing.assert_allclose(found[1:], np.stack([found[0]] * 2), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_clipped_gradient_before_it_does_not_raise_the_loss():
     """optax issue 1201: `value` and `grad` are those of the loss, the clipped ones a direction."""
     opt = optax.chain(optax.clip_by_global_norm(1.0), hesskit.lbfgs())
@@ -121,6 +123,7 @@ def test_a_clipped_gradient_before_it_does_not_raise_the_loss():
     np.testing.assert_allclose(x, 1, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("of", [optax, hesskit])
 def test_value_and_grad_from_state(of):
     """No evaluation outside `update` after the first; `count`, `value` and `grad` in the state."""
@@ -144,6 +147,7 @@ def test_value_and_grad_from_state(of):
     np.testing.assert_allclose(optax.tree.get(state, "grad"), grad, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("the searches of optax promote")
 @pytest.mark.parametrize(
     "options",
@@ -167,6 +171,7 @@ def test_every_line_search(options):
         assert np.all(np.diff(values) <= 1e-6)
 
 
+@pytest.mark.slow
 def test_a_number_for_the_length_evaluates_nothing(float64):
     """x - 0.5 H g with H the dense matrix of the pairs: two updates by hand."""
     weights = np.array([1.0, 3.0])
@@ -267,6 +272,7 @@ REDUCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 def test_the_ledger_of_reductions():
     assert reductions() == REDUCTIONS

@@ -42,6 +42,7 @@ def plain_step(radius, scaling):
     return of(high), d
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scaling", [0.0, SCALING, 1.0])
 def test_the_step_is_that_of_a_plain_scaled_trust_region(scaling, float64):
     for radius in (0.01, 0.3, 1e3):
@@ -65,6 +66,7 @@ def test_the_first_radius_is_the_largest_scaled_entry(float64):
     np.testing.assert_allclose(info.radius, np.min(columns**SCALING), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_scale_remembers_the_longest_columns(float64):
     """D only grows: the largest column norm of the points so far, to a power."""
     loss = hesskit.least_squares_loss(lambda p: jnp.stack([p[0] ** 3, 3 * p[1], p[1] - p[0]]))
@@ -95,6 +97,7 @@ def test_bad_scalings():
         hesskit.levenberg_marquardt(scaling=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["kowalik_osborne", "osborne_1", "brown_dennis"])
 def test_the_answers_are_those_of_scipy(problem, float64):
     residual, start = by_name(problem).residual, by_name(problem).start
@@ -112,6 +115,7 @@ def test_the_answers_are_those_of_scipy(problem, float64):
 # Geodesic acceleration.
 
 
+@pytest.mark.slow
 def test_an_accelerated_step_follows_a_parabola(float64):
     """r = (1 - x, 10 (y - x^2)): the step ends on the parabola beside it, its half bend above."""
     loss, x = hesskit.least_squares_loss(by_name("rosenbrock").residual), jnp.array([0.9, 0.7])
@@ -143,6 +147,7 @@ def test_an_accelerated_step_is_that_of_the_damped_system(radius, float64):
     assert info.radius == radius
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["rosenbrock", "osborne_1", "meyer"])
 def test_acceleration_saves_steps_in_curved_valleys_and_never_goes_up(problem, float64):
     given = by_name(problem)
@@ -158,6 +163,7 @@ def test_acceleration_saves_steps_in_curved_valleys_and_never_goes_up(problem, f
     assert np.all(np.diff(kept) <= 1e-10 * kept[:-1])  # the rounding of its residuals
 
 
+@pytest.mark.slow
 def test_acceleration_by_samples(float64):
     """Fewer residuals than parameters: the same step in room m x n."""
     mix = jnp.asarray(np.random.default_rng(4).normal(size=(3, 9)))
@@ -209,6 +215,7 @@ def one_step_to_the_edge(factory, high):
     return jax.jit(jax.vmap(step, in_axes=(0, None)), static_argnums=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [hesskit.levenberg_marquardt, hesskit.trust_region])
 @pytest.mark.parametrize("learning_rate", [None, 1.0, 3.0])
 def test_an_update_to_the_edge_stays_inside_to_the_bit(factory, learning_rate):
@@ -224,6 +231,7 @@ def test_an_update_to_the_edge_stays_inside_to_the_bit(factory, learning_rate):
         np.testing.assert_array_equal(value, -new)  # the trial was there, bitwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", [hesskit.levenberg_marquardt, hesskit.trust_region])
 def test_a_loop_of_updates_stays_inside_and_ends_where_the_solver_does(factory, float64):
     loss = hesskit.least_squares_loss(by_name("rosenbrock").residual)

@@ -99,6 +99,7 @@ def once(opt, fn, x, **more):
     return run(x)
 
 
+@pytest.mark.slow
 def test_an_uphill_direction_is_replaced_by_minus_the_gradient(float64):
     """Whatever comes in, what goes out is along -grad."""
     x = jnp.array([3.0, -2.0, 0.5])
@@ -138,6 +139,7 @@ def test_the_two_conditions_are_met(delta, sigma, float64):
         np.testing.assert_allclose(updates, -info.learning_rate * g, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1e-3, 0.5, 3.0])
 def test_the_longest_length_is_respected(most, float64):
     """Along a line that falls for ever, and in a valley that lies farther."""

@@ -41,6 +41,7 @@ def solution():
     return np.linalg.lstsq(A, Y - B @ np.array([1.5, -2.0]))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [hesskit.newton_cg, hesskit.trust_region], ids=["newton_cg", "trust_region"]
 )
@@ -56,6 +57,7 @@ def test_freeze_finds_the_minimizer_over_the_free_leaves(make, dtype):
     assert_same(params["v"], start(dtype)["v"])
 
 
+@pytest.mark.slow
 def test_freeze_is_the_inner_transform_alone():
     """The same updates, to the bit, as of `newton` on a function of u only."""
     alone, opt = hesskit.newton(), hesskit.freeze(hesskit.newton(), "v")
@@ -71,6 +73,7 @@ def test_freeze_is_the_inner_transform_alone():
     np.testing.assert_allclose(state.inner_state.info, kept.info, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_masked_passes_other_updates_through():
     opt = hesskit.masked(hesskit.newton(), "u")
     frozen = hesskit.freeze(hesskit.newton(), "v")
@@ -110,6 +113,7 @@ def test_a_transform_without_an_objective():
     assert_same(held, {"u": updates["u"], "v": {"w": jnp.zeros(2)}})
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("lbfgs is optax's")
 def test_optax_lbfgs_inside():
     """It needs value_fn on its own leaves, where `optax.masked` fails."""
@@ -141,6 +145,7 @@ def test_data_in_every_spelling(spelling):
     np.testing.assert_allclose(params["u"] + updates["u"], solution(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_aux():
     pair = lambda params, target: (loss(params, target), {"norm": jnp.sum(params["v"]["w"])})
     opt = hesskit.freeze(hesskit.newton_cg(has_aux=True), "v")
@@ -150,6 +155,7 @@ def test_aux():
     np.testing.assert_allclose(result.params["u"], solution(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_minimize_leaves_what_is_held_out_of_its_tests():
     """Neither its gradient, 20, nor its curvature, -2, keeps the run from being a success."""
     fn = lambda p: jnp.sum((p["u"] - 1) ** 2) - 10 * jnp.sum(p["v"]["w"] ** 2)
@@ -180,6 +186,7 @@ def test_no_leaf_chosen_is_no_transform(inner):
         assert_same(after, state)
 
 
+@pytest.mark.slow
 def test_state_is_stable_in_a_scan_and_under_vmap():
     """Each lane is the run alone."""
     opt = hesskit.freeze(hesskit.newton_cg(), "v")
@@ -211,6 +218,7 @@ def test_init_from_shapes_map_params_and_pickle():
     assert_same(pickle.loads(pickle.dumps(state)), state)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_step_by_a_held_leaf():
     """du/dw of one Newton step is that of the least-squares solution, -A^+ B."""
     opt = hesskit.masked(hesskit.newton(), "u")

@@ -12,6 +12,7 @@ from hesskit import losses
 from tests.transforms.test__natural_gradient import LOSS, RNG, T, X, one, problem
 
 
+@pytest.mark.slow
 def test_spring_is_the_published_recursion(float64):
     """Algorithm 1 of Goldshlager et al. (2024), in NumPy, on least squares of few rows."""
     a, b = jnp.asarray(RNG.normal(size=(3, 8))), jnp.asarray(RNG.normal(size=3))
@@ -31,6 +32,7 @@ def test_spring_is_the_published_recursion(float64):
         np.testing.assert_allclose(x, p, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_with_all_of_the_momentum_rows_one_by_one_solve_the_system(float64):
     """The Kaczmarz method, at params that stay: without momentum a row knows only itself."""
     a, truth = RNG.normal(size=(4, 9)), RNG.normal(size=9)
@@ -54,6 +56,7 @@ def test_with_all_of_the_momentum_rows_one_by_one_solve_the_system(float64):
     assert np.linalg.norm(direction(0.1) - least) > 0.3 * np.linalg.norm(least)
 
 
+@pytest.mark.slow
 def test_the_norm_constraint_bounds_the_square_of_the_length(float64):
     p, args = problem(LOSS)
     updates, state = one(
@@ -63,6 +66,7 @@ def test_the_norm_constraint_bounds_the_square_of_the_length(float64):
     assert hesskit.last_info(state).step_norm == pytest.approx(1e-2)
 
 
+@pytest.mark.slow
 def test_a_change_of_units_hardly_changes_the_path():
     """What a natural gradient is for: 30 updates of a badly scaled logistic regression."""
     scale = jnp.array([1.0, 100.0, 1.0])

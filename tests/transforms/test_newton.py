@@ -24,6 +24,7 @@ def bent(x):
 BENT = np.array([0.4, 0.7, -0.3])
 
 
+@pytest.mark.slow
 def test_rosenbrock_takes_the_textbook_number_of_steps(float64):
     fn, pure = by_name("rosenbrock").fn, hesskit.newton(learning_rate=1.0)
     for start, steps in (([-1.2, 1.0], 7), ([0.5, 0.5], 6)):
@@ -33,6 +34,7 @@ def test_rosenbrock_takes_the_textbook_number_of_steps(float64):
         np.testing.assert_allclose(result.params, 1.0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_textbook_form_converges_to_a_saddle_and_minimize_says_so(float64):
     result = hesskit.minimize(wells, jnp.array([0.1, 0.9]), hesskit.newton(learning_rate=1.0))
     np.testing.assert_allclose(result.params, [0.0, 1.0], atol=1e-8)
@@ -40,6 +42,7 @@ def test_textbook_form_converges_to_a_saddle_and_minimize_says_so(float64):
     assert not result.success
 
 
+@pytest.mark.slow
 def test_plain_form_stays_at_a_saddle_and_says_so(float64):
     solve = functools.partial(hesskit.minimize, wells, optimizer=hesskit.newton(modification=None))
     for start in ([0.0, 0.0], [0.0, 1.0]):
@@ -48,6 +51,7 @@ def test_plain_form_stays_at_a_saddle_and_says_so(float64):
         assert result.num_steps == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modification", [None, "eigenvalue", "cholesky"])
 def test_one_step_is_that_of_the_dense_reference(modification, float64):
     x = jnp.asarray(BENT)
@@ -77,6 +81,7 @@ def test_a_singular_hessian_gives_no_step_and_says_so():
     assert not info.accepted
 
 
+@pytest.mark.slow
 def test_plain_form_falls_back_on_the_minimizer_along_the_gradient(float64):
     """At BENT the pure Newton step climbs; the trial of the accepting form does not."""
     x = jnp.asarray(BENT)
@@ -92,6 +97,7 @@ def test_plain_form_falls_back_on_the_minimizer_along_the_gradient(float64):
         assert info.step_length < 1
 
 
+@pytest.mark.slow
 def test_backtracking_is_one_trial_an_update_along_one_line(float64):
     rows = trace("newton", "rosenbrock", [-1.2, 1.0, 1.0, 0.5], "float64")
     lengths = np.concatenate([[1.0], rows.info.step_length[:-1]])
@@ -107,6 +113,7 @@ def test_backtracking_is_one_trial_an_update_along_one_line(float64):
     np.testing.assert_allclose(rows.updates[k][:2], lengths[k] * newton, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_quadratic_in_one_step_from_anywhere(float64):
     for method in ("newton", "newton cholesky", "newton plain"):
         rows = trace(method, "quadratic", [1e6, -3e5, 7.0, 2e6], "float64")

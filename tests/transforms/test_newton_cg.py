@@ -25,6 +25,7 @@ def jacobi():
     )
 
 
+@pytest.mark.slow
 def test_one_step_solves_the_system_to_the_forcing_term(float64):
     x = jnp.linspace(-1.0, 2.0, 30)
     g = np.asarray(jax.grad(ellipse)(x))
@@ -36,6 +37,7 @@ def test_one_step_solves_the_system_to_the_forcing_term(float64):
     np.testing.assert_allclose(np.linalg.norm(short), 0.01)
 
 
+@pytest.mark.slow
 def test_a_perfect_preconditioner_takes_one_product(float64):
     x = jnp.linspace(-1.0, 2.0, 30)
     optimizer = hesskit.newton_cg(1.0, radius=1e6, preconditioner=jacobi())
@@ -44,6 +46,7 @@ def test_a_perfect_preconditioner_takes_one_product(float64):
     assert info.num_products == 1
 
 
+@pytest.mark.slow
 def test_products_keep_to_their_bound():
     x = 1 + 1 / jnp.asarray(CURVATURES, jnp.float32)
     _, info = update_once(hesskit.newton_cg(1.0, radius=1e6, max_products=2), ellipse, x)
@@ -55,6 +58,7 @@ def test_products_keep_to_their_bound():
             hesskit.newton_cg(**{name: 0})
 
 
+@pytest.mark.slow
 def test_the_forcing_term_falls_with_the_gradient(float64):
     rows = trace("newton_cg", "convex", [1.0, -1.0, 2.0, 0.5], "float64")
     kept = np.flatnonzero(rows.info.accepted & (rows.info.status == 0))
@@ -70,6 +74,7 @@ def test_state_is_vectors_only():
     assert max(leaf.size for leaf in leaves) == n
 
 
+@pytest.mark.slow
 def test_a_product_that_is_not_finite_leaves_the_line_of_the_gradient():
     bent = lambda x: jnp.sum(jnp.abs(x) ** 1.5 + (x - 3.0) ** 2)  # g = -6, H = inf 0 = NaN at 0
     result = hesskit.minimize(bent, jnp.zeros(5), hesskit.newton_cg())
@@ -78,6 +83,7 @@ def test_a_product_that_is_not_finite_leaves_the_line_of_the_gradient():
     np.testing.assert_allclose(1.5 * np.sqrt(x) + 2 * (x - 3), 0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_way_down_is_predicted_in_the_norm_of_the_preconditioner(float64):
     saddle = lambda x: 2 * x[0] ** 2 - x[1] ** 2 + x[1] ** 4
     stiff = Preconditioner(

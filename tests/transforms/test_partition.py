@@ -42,6 +42,7 @@ def best_u(rate):
     return np.linalg.lstsq(A, Y * (1 + 0.1 * np.sin(np.float64(rate))))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("adam is optax's")
 def test_adam_and_newton():
     """After each update u solves the least squares at the *new* rate, and the rate is Adam's."""
@@ -58,6 +59,7 @@ def test_adam_and_newton():
         np.testing.assert_allclose(params["u"], best_u(params["rate"][0]), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_judge_never_raises_what_the_others_reached():
     """Nonconvex in u, with a wild rate: f(u+, v+) <= f(u, v+) at every update."""
 

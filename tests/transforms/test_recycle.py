@@ -50,6 +50,7 @@ def evaluations(opt, num=4):
     return spent
 
 
+@pytest.mark.slow
 def test_only_the_start_is_evaluated():
     assert evaluations(hesskit.newton()) == [1, 0, 0, 0]
 

@@ -27,6 +27,7 @@ def test_one_step_is_that_of_the_dense_reference(num_krylov, float64):
     assert info.num_products == 3
 
 
+@pytest.mark.slow
 def test_krylov_step_is_that_of_the_projected_hessian(float64):
     n, k = 40, 6
     rng = np.random.default_rng(0)
@@ -76,6 +77,7 @@ def test_products_are_bounded_and_few_where_the_gradient_is_loose(float64):
     assert rows.info.num_products[0] < 4  # eta = 0.5 asks for no more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_krylov", [None, 2])
 def test_the_escape_from_a_saddle_shortens_as_the_damping_grows(num_krylov, float64):
     fn = lambda x: x[0] ** 2 - 0.25 * x[1] ** 2 + x[1] ** 4
@@ -103,6 +105,7 @@ def test_quadratic_from_far_away(float64):
         np.testing.assert_allclose(rows.x[steps], 1.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sizes_and_how_to_inject(float64):
     fn = lambda x: jnp.sum(x**4) - x[0]
     x = jnp.array([1.0, 0.5])

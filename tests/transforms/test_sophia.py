@@ -85,6 +85,7 @@ def regression(num=8):
     return {"w": jnp.asarray(rng.normal(size=(2, 3))), "b": jnp.zeros(3)}, (x, t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_samples", [1, 4])
 def test_gauss_newton_bartlett_is_unbiased_and_no_squared_gradient(float64, num_samples):
     params, data = regression()
@@ -119,6 +120,7 @@ def test_gnb_needs_a_distribution():
             opt.update(x, opt.init(x), x, value_fn=fn)
 
 
+@pytest.mark.slow
 def test_gnb_of_some_leaves_is_their_block():
     """`hesskit.freeze` keeps the structure: the same draws as with b closed over."""
     params, (x, t) = regression()
@@ -144,6 +146,7 @@ def test_gnb_with_a_penalty_and_least_squares(float64):
     np.testing.assert_allclose(state.nu, 1.5, rtol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["gnb", "hutchinson"])
 def test_training_comes_near_the_minimum(estimator):
     params, (x, t) = regression(64)
@@ -185,6 +188,7 @@ def test_wrong_arguments(given, error, said):
         hesskit.sophia(**{"learning_rate": 0.1, **given})
 
 
+@pytest.mark.slow
 def test_only_the_learning_rate_is_positional():
     with pytest.raises(TypeError, match="positional"):
         hesskit.sophia(0.1, 0.9)

@@ -204,6 +204,7 @@ def test_plain_bfgs_is_a_numpy_run(float64):
     assert checked > 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 10])
 @pytest.mark.parametrize("kind", UPDATES)
 def test_converges_on_rosenbrock(kind, n, dtype):

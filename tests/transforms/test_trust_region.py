@@ -10,6 +10,7 @@ from tests.transforms.runs import trace, update_once
 from tests.transforms.test_newton import BENT, bent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("radius", [0.05, 0.8, 30.0])
 def test_one_step_is_that_of_the_dense_reference(radius, float64):
     """(H + shift I) s = -g, positive semidefinite, on the boundary (H is indefinite here)."""
@@ -32,6 +33,7 @@ def test_first_radius_is_the_largest_entry():
     np.testing.assert_allclose(np.linalg.norm(updates), 4.0, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_scaling_makes_the_units_of_parameters_irrelevant(float64):
     """With D from the curvature, f(x / c) takes the step c times that of f."""
     c = jnp.array([1e-4, 1.0, 1e3])
@@ -45,6 +47,7 @@ def test_scaling_makes_the_units_of_parameters_irrelevant(float64):
         hesskit.trust_region(scaling="jacobi")
 
 
+@pytest.mark.slow
 def test_the_radius_shrinks_after_a_rejection_and_not_after_a_kept_step(float64):
     rows = trace("trust_region", "rosenbrock", [-1.2, 1.0, 1.0, 0.5], "float64")
     going = np.flatnonzero(rows.info.status == 0)
