@@ -197,9 +197,9 @@ def find_critical_points(
       >>> import jax.numpy as jnp, hesskit
       >>> f = lambda x: x**3 / 3 - x
       >>> for point in hesskit.find_critical_points(f, (-2.0, 2.0), num_starts=16):
-      ...     print(point.params.round(3), point.kind, point.value.round(3))
-      1.0 MINIMUM -0.667
-      -1.0 MAXIMUM 0.667
+      ...     print(f"{point.params:.3f}", point.kind, f"{point.value:.3f}")
+      1.000 MINIMUM -0.667
+      -1.000 MAXIMUM 0.667
 
     References:
       Nocedal & Wright (2006), Numerical Optimization, section 11.2.
