@@ -11,11 +11,12 @@ from hesskit.core import errors, tree
 from hesskit.core.keys import as_key
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg.inertia import eigen, zero_tolerance
+from hesskit.linalg.lanczos import NEGLIGIBLE
 from hesskit.linalg.operator import Operator
 from hesskit.linalg.probes import normal, signs
 from hesskit.linalg.quadrature import Quadrature, quadrature
 from hesskit.linalg.stochastic import Estimate, summary
-from hesskit.linalg.thick_restart import NEGLIGIBLE, Pairs, eigenpairs
+from hesskit.linalg.thick_restart import Pairs, eigenpairs
 
 LEAST_ROWS, MORE_ROWS = 40, 20
 """Vectors kept in memory: twice what is wanted (scipy and ARPACK) and some, at least 40."""

@@ -11,10 +11,8 @@ from typing import Any
 
 from hesskit.analysis import _critical
 from hesskit.analysis._critical import CriticalPoint
+from hesskit.core.leading_form import MAX_ORDER
 from hesskit.core.types import Params
-
-MAX_ORDER = 4
-"""The first order that can make a degenerate minimum; the next, 6, costs four times as much."""
 
 
 def classify_critical_point(

@@ -19,16 +19,16 @@ from hesskit.analysis import _critical, _entry
 from hesskit.analysis._critical import CriticalKind, CriticalPoint
 from hesskit.core import errors, objective, tree
 from hesskit.core.keys import as_key
-from hesskit.core.types import Array, Params
+from hesskit.core.leading_form import MAX_ORDER
+from hesskit.core.types import Params
 from hesskit.solvers import inputs
 from hesskit.solvers.critical_point import Search, search
+from hesskit.solvers.starts import drawn
 
 MAX_STEPS = 200
 """Trials from one start: simple zeros take about ten, multiple ones a few digits every ten."""
 NUM_STARTS = 128
 """Starts in a box: of nine points with equal basins one is missed once in half a million times."""
-MAX_ORDER = 4
-"""The first order that can make a degenerate minimum."""
 
 
 @functools.partial(jax.jit, static_argnames=("value_fn", "caller", "by_matrix", "many"))
@@ -148,17 +148,6 @@ def _box(box: Any) -> tuple[Params, Params]:
     return lower, upper
 
 
-def _starts(lower: Params, upper: Params, key: Array, num: int) -> Params:
-    """Points drawn in the box, stacked."""
-    leaves, structure = jax.tree.flatten(lower)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        a[None] + (b - a)[None] * jax.random.uniform(k, (num, *a.shape), a.dtype)
-        for a, b, k in zip(leaves, jax.tree.leaves(upper), keys, strict=True)
-    ]
-    return jax.tree.unflatten(structure, drawn)
-
-
 def find_critical_points(
     value_fn: Callable[..., Any],
     box: Any,
@@ -209,7 +198,7 @@ def find_critical_points(
     errors.check_count(num_starts, name="num_starts")
     errors.check_count(max_steps, name="max_steps")
     lower, upper = _box(box)
-    starts = _starts(lower, upper, as_key(key), int(num_starts))
+    starts = drawn(lower, upper, int(num_starts), as_key(key))
     by_matrix = tree.size(lower) <= _entry.DENSE_LIMIT
     ends = _search(
         starts, args, max_steps, value_fn=fn, caller=caller, by_matrix=by_matrix, many=True

@@ -35,6 +35,8 @@ BETWEEN_SAMPLES = 1e-2
 """The same where directions are random ones of more dimensions: a matter of judgment."""
 ROUNDING = 100
 """Of a coefficient, in eps of the largest; between it and sqrt(eps) one is in doubt."""
+MAX_ORDER = 4
+"""The first order that can make a degenerate minimum; the next, 6, costs four times as much."""
 
 
 class LeadingForm(NamedTuple):

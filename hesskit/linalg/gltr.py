@@ -22,10 +22,10 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product, Scalar
+from hesskit.linalg.basis import combination
 from hesskit.linalg.cg import scaled_product, shrink, stretch
 from hesskit.linalg.lanczos import (
     LanczosResult,
-    combination,
     decompose,
     decompose_if_any,
     lanczos,

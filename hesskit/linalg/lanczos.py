@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.acceptance import is_negative
 from hesskit.core.types import Array, Params, Product, Scalar
+from hesskit.linalg.basis import combination
 
 NEGLIGIBLE = 10
 """A residual of so many eps |H| is the rounding error of a product."""
@@ -50,11 +51,6 @@ class _Carry(NamedTuple):
 def coefficients_in(basis: Params, x: Params, num_steps: int) -> Array:
     """Q'x, shape (num_steps,), for vectors without leaves too."""
     return jax.vmap(tree.vdot, in_axes=(0, None), axis_size=num_steps)(basis, x)
-
-
-def combination(basis: Params, c: Array) -> Params:
-    """Q c."""
-    return jax.tree.map(lambda rows: jnp.sum(rows, axis=0), jax.vmap(tree.scale)(c, basis))
 
 
 def tridiagonal(alpha: Array, beta: Array) -> Array:

@@ -20,9 +20,7 @@ import jax.numpy as jnp
 
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product
-
-NEGLIGIBLE = 10
-"""A residual of so many eps |H| is rounding: the probe has been seen through."""
+from hesskit.linalg.lanczos import NEGLIGIBLE
 
 
 class Quadrature(NamedTuple):

@@ -25,11 +25,10 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import basis
+from hesskit.linalg.lanczos import NEGLIGIBLE
 
 AGAIN = 0.5
 """A vector that keeps less of its length is orthogonalized again (Daniel et al.: 1/10 to 1)."""
-NEGLIGIBLE = 10
-"""A residual of so many eps |H| is the rounding error of a product."""
 
 
 class Pairs(NamedTuple):

@@ -213,66 +213,27 @@ def call(
     params: Params,
     optimizer: optax.GradientTransformation | None,
     *,
-    caller: str,
     args: Any,
-    has_aux: bool,
-    fixed: Any,
-    bounds: Any,
-    gtol: Any,
-    ftol: Any,
-    xtol: Any,
-    max_steps: Any,
-    check: str,
     state: Any,
-    callback: Callable[[live.Progress], Any] | None,
-    history: bool | str,
-    progress: bool,
     data: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Result:
-    """The checked call of a solver; arguments as in `minimize`.
+    """The checked call of a solver of one problem.
 
     Args:
       value_fn: the objective.
       params: the start.
       optimizer: any optax transformation, or None.
-      caller: the solver's name, for messages.
       args: data of `value_fn`.
-      has_aux: whether it returns a pair.
-      fixed: the leaves to hold.
-      bounds: the box.
-      gtol: for the gradient.
-      ftol: for the change of the value.
-      xtol: for the length of a step.
-      max_steps: trials at most.
-      check: "second_order" or "first_order".
       state: that of a run to continue.
-      callback: called each step.
-      history: what to record.
-      progress: whether to show a bar.
       data: more data by name; names that `value_fn` does not take are ignored.
+      **options: as in `checked`.
 
     Returns:
       A `Result`.
     """
     inputs.warn_float64((params, args))
-    here = checked(
-        value_fn,
-        params,
-        optimizer,
-        caller=caller,
-        args=args,
-        has_aux=has_aux,
-        fixed=fixed,
-        bounds=bounds,
-        gtol=gtol,
-        ftol=ftol,
-        xtol=xtol,
-        max_steps=max_steps,
-        check=check,
-        callback=callback,
-        history=history,
-        progress=progress,
-    )
+    here = checked(value_fn, params, optimizer, args=args, **options)
     result = solved(here.static, here.params, here.args, data or {}, here.limits, state, here.box)
     if result.history is None:
         return result

@@ -24,6 +24,7 @@ from hesskit.core import errors, tree
 from hesskit.core.bounds import parse
 from hesskit.core.keys import as_key
 from hesskit.core.types import Array, Params, Scalar
+from hesskit.solvers import starts
 from hesskit.solvers.call import MAX_STEPS, held_leaves
 from hesskit.solvers.many import minimize_many
 from hesskit.solvers.many_result import ManyResult
@@ -122,18 +123,16 @@ def _drawn(params: Params, held: tuple[bool, ...], box: Any, num: int, key: Any)
     sides = parse(box, params, name="box")
     assert sides is not None
     leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(as_key(key), len(leaves))
-    lows, highs = map(jax.tree.leaves, sides)
-    drawn = []
-    for one, leaf, low, high, stays in zip(keys, leaves, lows, highs, held, strict=True):
+    points = starts.drawn(sides.lower, sides.upper, num, as_key(key))
+    made = []
+    for leaf, point, stays in zip(leaves, jax.tree.leaves(points), held, strict=True):
         if stays:
-            drawn.append(jnp.broadcast_to(leaf, (num, *leaf.shape)))
+            made.append(jnp.broadcast_to(leaf, (num, *leaf.shape)))
             continue
-        if not all(isinstance(a, Tracer) or bool(jnp.all(jnp.isfinite(a))) for a in (low, high)):
+        if not isinstance(point, Tracer) and not bool(jnp.all(jnp.isfinite(point))):
             raise ValueError("box must be finite on both sides: starts are drawn uniformly in it")
-        unit = jax.random.uniform(one, (num, *leaf.shape), low.dtype)
-        drawn.append((low[None] + (high - low)[None] * unit).astype(leaf.dtype).at[0].set(leaf))
-    return jax.tree.unflatten(structure, drawn)
+        made.append(point.astype(leaf.dtype).at[0].set(leaf))
+    return jax.tree.unflatten(structure, made)
 
 
 def multistart(

@@ -19,7 +19,8 @@ import optax
 from hesskit.core import errors, objective, tree
 from hesskit.core.derivatives import linearized
 from hesskit.core.types import Array, Params
-from hesskit.linalg.lanczos import combination, decompose, lanczos, last_entry
+from hesskit.linalg.basis import combination
+from hesskit.linalg.lanczos import decompose, lanczos, last_entry
 
 EVERY, PRODUCTS = 10, 5
 """At 5 products every 10 steps a run costs about twice its own gradients."""
