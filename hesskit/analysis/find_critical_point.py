@@ -29,9 +29,11 @@ MAX_STEPS = 200
 """Trials from one start: simple zeros take about ten, multiple ones a few digits every ten."""
 NUM_STARTS = 128
 """Starts in a box: of nine points with equal basins one is missed once in half a million times."""
+AT_ONCE = 2**22
+"""Entries of the Hessians of all searches that run at the same time: 32 MB in float64."""
 
 
-@functools.partial(jax.jit, static_argnames=("value_fn", "caller", "by_matrix", "many"))
+@functools.partial(jax.jit, static_argnames=("value_fn", "caller", "by_matrix", "lanes"))
 def _search(
     params: Params,
     args: Any,
@@ -40,16 +42,16 @@ def _search(
     value_fn: Any,
     caller: str,
     by_matrix: bool,
-    many: bool,
+    lanes: int | None = None,
 ) -> Search:
-    """The search from one start, or from many stacked ones."""
+    """The search from one start; with `lanes` from many stacked ones, so many at a time."""
 
     def one(start: Params) -> Search:
         fn, point = objective.real(value_fn, start, args=args, caller=caller)
         found = search(fn, point, max_steps, by_matrix=by_matrix)
         return found._replace(params=objective.join(found.params, start))
 
-    return jax.vmap(one)(params) if many else one(params)
+    return one(params) if lanes is None else jax.lax.map(one, params, batch_size=lanes)
 
 
 def _classified(
@@ -125,9 +127,7 @@ def find_critical_point(
     errors.check_count(max_steps, name="max_steps")
     params = errors.check_params(params)
     by_matrix = tree.size(objective.split(params)) <= _entry.DENSE_LIMIT
-    found = _search(
-        params, args, max_steps, value_fn=fn, caller=caller, by_matrix=by_matrix, many=False
-    )
+    found = _search(params, args, max_steps, value_fn=fn, caller=caller, by_matrix=by_matrix)
     return _classified(fn, found, args, tolerance, gtol, max_order, caller)
 
 
@@ -199,9 +199,11 @@ def find_critical_points(
     errors.check_count(max_steps, name="max_steps")
     lower, upper = _box(box)
     starts = drawn(lower, upper, int(num_starts), as_key(key))
-    by_matrix = tree.size(lower) <= _entry.DENSE_LIMIT
+    size = tree.size(lower)
+    by_matrix = size <= _entry.DENSE_LIMIT
+    lanes = min(num_starts, max(1, AT_ONCE // size ** (2 if by_matrix else 1)))
     ends = _search(
-        starts, args, max_steps, value_fn=fn, caller=caller, by_matrix=by_matrix, many=True
+        starts, args, max_steps, value_fn=fn, caller=caller, by_matrix=by_matrix, lanes=lanes
     )
     points = []
     for i in _distinct(ends, lower, upper):

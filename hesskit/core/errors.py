@@ -94,6 +94,8 @@ def _is_masked(node: Any) -> bool:
 
 def strong_array(leaf: Any) -> jax.Array:
     """`leaf` as an array of its own dtype that is not weakly typed."""
+    if isinstance(leaf, jax.Array) and not leaf.weak_type:
+        return leaf
     array = jnp.asarray(leaf)
     return array.astype(array.dtype)
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hesskit.core import tree
 from hesskit.core.bounds import landed, parse, projected_gradient
@@ -105,7 +106,7 @@ def unbounded(value: Array, eps: float) -> Array:
     return value < UNBOUNDED_BELOW / min(eps, coarsest) ** 2
 
 
-def default_tolerance(params: Params) -> Array:
+def default_tolerance(params: Params) -> np.ndarray:
     """eps^(2/3): between sqrt(eps), which is easy, and eps, which rounding forbids.
 
     Not relative to f, which an added constant would change; where f is so large that its rounding
@@ -117,7 +118,7 @@ def default_tolerance(params: Params) -> Array:
     Returns:
       A tolerance for |g|, ().
     """
-    return jnp.asarray(tree.coarsest_eps(params) ** (2 / 3), tree.result_dtype(params))
+    return np.asarray(tree.coarsest_eps(params) ** (2 / 3), tree.result_dtype(params))
 
 
 def is_small(grad_norm: Array, eps: float) -> Array:

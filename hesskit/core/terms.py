@@ -9,6 +9,7 @@ is, the sum is a function like any other, and who asks for that matrix hears of 
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,15 +93,16 @@ def _token(item: Any) -> Any:
 class ByParts:
     """Equal to another of the same parts, arrays by identity: compiled programs are found again."""
 
+    @functools.cached_property
     def _parts(self) -> Any:
         fields = dataclasses.fields(self)
         return tuple(_token(getattr(self, field.name)) for field in fields)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self._parts() == other._parts()
+        return type(other) is type(self) and self._parts == other._parts
 
     def __hash__(self) -> int:
-        return hash((type(self), self._parts()))
+        return hash((type(self), self._parts))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from hesskit.core import errors, objective, select, tree
 from hesskit.core.bounds import Bounds, parse
 from hesskit.core.method import default_tolerance
-from hesskit.core.types import Array, Params
+from hesskit.core.types import Params
 from hesskit.solvers import inputs
 from hesskit.solvers import progress as live
 from hesskit.solvers.implicit import solved
@@ -27,10 +28,9 @@ DENSE_LIMIT = 100
 MAX_STEPS = 5000
 
 
-def _tolerance(gtol: Any, params: Params) -> Array:
-    if gtol is None:
-        return default_tolerance(params)
-    return jnp.asarray(gtol, tree.result_dtype(params))
+def _number(item: Any, dtype: Any) -> Any:
+    """An array, (); of a plain number one of numpy, which takes no program to make."""
+    return (jnp if isinstance(item, jax.Array) else np).asarray(item, dtype)
 
 
 def default_optimizer(
@@ -118,10 +118,10 @@ def limits_of(gtol: Any, ftol: Any, xtol: Any, max_steps: Any, params: Params) -
     errors.check_count(max_steps, name="max_steps")
     dtype = tree.result_dtype(params)
     return Limits(
-        tolerance=_tolerance(gtol, params),
-        ftol=jnp.asarray(0 if ftol is None else ftol, dtype),
-        xtol=jnp.asarray(0 if xtol is None else xtol, dtype),
-        max_steps=jnp.asarray(inputs.limit_of(max_steps), jnp.int32),
+        tolerance=_number(default_tolerance(params) if gtol is None else gtol, dtype),
+        ftol=_number(0 if ftol is None else ftol, dtype),
+        xtol=_number(0 if xtol is None else xtol, dtype),
+        max_steps=_number(inputs.limit_of(max_steps), np.int32),
     )
 
 

@@ -59,7 +59,6 @@ def _free_entries(flags: Params, params: Params, held: tuple[bool, ...]) -> Arra
     return jnp.concatenate([jnp.ravel(a) for a in jax.tree.leaves(free)])
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _answer(
     loss: Composite,
     held: tuple[bool, ...],
@@ -101,28 +100,31 @@ def _check_sigma(sigma: Any) -> None:
             raise ValueError(f"{where} must be positive (inf drops a residual), got {low:g}")
 
 
-def check_fit(params: Params, sigma: Any, covariance: Any, *, caller: str) -> None:
-    """Raises TypeError for complex params, ValueError for a wrong sigma or name of a covariance."""
-    if objective.is_complex(errors.check_params(params)):
+def check_fit(params: Params, sigma: Any, covariance: Any, *, caller: str) -> Params:
+    """`params` as arrays; raises TypeError for complex ones, ValueError for a wrong option."""
+    params = errors.check_params(params)
+    if objective.is_complex(params):
         raise TypeError(
             f"{caller} needs real params, for they have errors; fit the real and imaginary "
             "parts, or minimize hesskit.least_squares_loss(residual_fn)"
         )
     _check_sigma(sigma)
     errors.check_choice(covariance, ("gauss_newton", "sandwich"), name="covariance")
+    return params
 
 
-def with_errors(
-    result: Result,
+@functools.partial(jax.jit, static_argnames=("loss", "held", "absolute_sigma", "covariance"))
+def _fitted(
     loss: Composite,
+    held: tuple[bool, ...],
+    result: Result,
     args: Any,
     data: dict[str, Any],
-    held: tuple[bool, ...],
     box: Bounds | None,
+    *,
     absolute_sigma: bool,
     covariance: str,
 ) -> FitResult:
-    """The answer with the covariance of its parameters."""
     found = _answer(loss, held, result.params, args, data, box, result.value)
     honest = dataclasses.replace(
         result,
@@ -140,6 +142,24 @@ def with_errors(
         absolute_sigma=absolute_sigma,
         residual=found.residual if covariance == "sandwich" else None,
     )
+
+
+def with_errors(
+    result: Result,
+    loss: Composite,
+    args: Any,
+    data: dict[str, Any],
+    held: tuple[bool, ...],
+    box: Bounds | None,
+    absolute_sigma: bool,
+    covariance: str,
+) -> FitResult:
+    """The answer with the covariance of its parameters."""
+    bare = dataclasses.replace(result, aux=None, history=None, state=None)
+    fit = _fitted(
+        loss, held, bare, args, data, box, absolute_sigma=absolute_sigma, covariance=covariance
+    )
+    return dataclasses.replace(fit, aux=result.aux, history=result.history, state=result.state)
 
 
 def least_squares(
@@ -227,7 +247,7 @@ def least_squares(
     objective_fn = least_squares_loss(
         hashable(residual_fn), loss=loss, scale=scale, has_aux=has_aux
     )
-    check_fit(params, sigma, covariance, caller="least_squares")
+    params = check_fit(params, sigma, covariance, caller="least_squares")
     args, sigma = arrays(args), arrays(sigma)
     data = {} if sigma is None else {"residual_sigma": sigma}
     result = call(

@@ -168,7 +168,8 @@ PAIRS += [
 PARTS = {scale_by.__name__: (_case(scale_by), _case(factory)) for scale_by, factory in PAIRS}
 """Each scale_by_ form with the factory that is it and a learning rate."""
 
-ONE_OF_A_KIND = ("trust_region", "newton_cg", "lbfgs", "levenberg_marquardt")
+ONE_OF_A_KIND = ("trust_region", "lbfgs")
+"""One on the machine of trials, one on that of line searches."""
 
 
 def few(cases: list[Any]) -> list[Any]:

@@ -21,7 +21,12 @@ from tests.nist import digits, problems
 pytestmark = pytest.mark.usefixtures("float64")
 
 SIZES = sorted({p.certified.size for p in problems()})
-RUNS = [pytest.param(p.name, i, id=f"{p.name}-{i + 1}") for p in problems() for i in (0, 1)]
+RUNS = [
+    # The second start is the nearer one.
+    pytest.param(p.name, i, id=f"{p.name}-{i + 1}", marks=[pytest.mark.slow] * i)
+    for p in problems()
+    for i in (0, 1)
+]
 EXCUSED = {"Lanczos1"}
 
 
@@ -90,6 +95,7 @@ def test_certified_values(name, row):
     assert found.dof == next(p for p in problems() if p.name == name).dof
 
 
+@pytest.mark.slow
 def test_the_medians():
     """SciPy's trf: 9.4 digits from 21 evaluations; optimistix: 10.1 from 46."""
     found = [fit(*run.values) for run in RUNS]

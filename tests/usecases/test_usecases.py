@@ -22,7 +22,10 @@ import hesskit.plots
 from benchmarks._pinn_problems import burgers
 from tests.solvers.test_minimize import compilations
 
-pytestmark = pytest.mark.standard_promotion("flax and equinox are not ours")
+pytestmark = [
+    pytest.mark.standard_promotion("flax and equinox are not ours"),
+    pytest.mark.slow,  # whole runs
+]
 
 # A value, and the value that comes with a linearization, are two programs of one function.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
