@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from hesskit.analysis import _entry, _spectrum
 from hesskit.core import answer, errors, objective, tree
@@ -133,7 +132,7 @@ class CriticalPoint(NamedTuple):
     @property
     def reason(self) -> str:
         """Why it is of its kind, in a sentence; not under jit."""
-        unknown = isinstance(self.value, Tracer) or jnp.ndim(self.value) > 0
+        unknown = answer.unknown(self.value) or jnp.ndim(self.value) > 0
         return "not known here" if unknown else _reason(self)
 
 
@@ -294,7 +293,7 @@ def classify(
         pairs = _spectrum.pairs_at_ends(op, lowest=1, highest=1, key=key, max_products=max_products)
         return _by_ends(params, args, pairs, tolerance, gtol, value_fn=fn, caller=caller)
     found = _second_order(params, args, tolerance, gtol, value_fn=fn, caller=caller)
-    decided = not isinstance(found.code, Tracer) and found.kind != CriticalKind.INCONCLUSIVE
+    decided = not answer.unknown(found.code) and found.kind != CriticalKind.INCONCLUSIVE
     if max_order < 3 or decided:
         return found
     return _resolved(found, args, value_fn=fn, caller=caller, max_order=int(max_order))

@@ -16,6 +16,7 @@ from hesskit.linalg.operator import Operator
 from hesskit.linalg.probes import normal, signs
 from hesskit.linalg.quadrature import Quadrature, quadrature
 from hesskit.linalg.stochastic import Estimate, summary
+from hesskit.linalg.streamed import Streamed
 from hesskit.linalg.thick_restart import Pairs, eigenpairs
 
 LEAST_ROWS, MORE_ROWS = 40, 20
@@ -91,7 +92,9 @@ def quadratures(
     errors.check_count(block_size, name="block_size")
     keys = jax.random.split(as_key(key), int(num_probes))
     steps = min(int(num_steps), _entry.size_of(op))
-    return _entry.run(_rules, op, keys, num_steps=steps, block_size=block_size)
+    # Python visits a list of batches with one vector at a time.
+    at_once = None if isinstance(op, Streamed) else block_size
+    return _entry.run(_rules, op, keys, num_steps=steps, block_size=at_once)
 
 
 def spectral_sum(

@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from hesskit.core import errors, objective, tree
+from hesskit.core import answer, errors, objective, tree
 from hesskit.core.derivatives import linearized
 from hesskit.core.keys import as_key
 from hesskit.core.structured import Structured
@@ -59,9 +58,11 @@ class Diagonals(NamedTuple):
 
     def __repr__(self) -> str:
         """A table: norms, distances and correlations to the first of them."""
-        leaves = jax.tree.leaves(tuple(self))
-        known = all(isinstance(a, jax.Array) and not isinstance(a, Tracer) for a in leaves)
-        return _table(self) if known else "Diagonals: not known inside jit"
+        return "Diagonals: not known inside jit" if answer.unknown(tuple(self)) else _table(self)
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook."""
+        return answer.preformatted(repr(self))
 
 
 def _vector(entry: Params) -> Array:

@@ -151,7 +151,8 @@ def spectral_density(
       num_probes: independent random vectors; at least 2 for standard errors.
       num_steps: products of each; at most n are spent.
       key: an int or a key, of the probes.
-      block_size: probes mapped at once; None means one after another.
+      block_size: probes mapped at once; None means one after another, as always where batches are
+        a list or a function.
 
     Returns:
       A `SpectralDensity`, in at least float32: `density()`, `moment(k)`, `mass(low, high)`,

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from hesskit.core import answer, errors, objective, tree
 from hesskit.core.derivatives import value_and_grad
@@ -125,7 +124,7 @@ class TaylorModel:
 
     def __repr__(self) -> str:
         """The model in words, or in numbers where it is small."""
-        if isinstance(self.value, Tracer) or jnp.ndim(self.value) > 0:
+        if answer.unknown(self.value) or jnp.ndim(self.value) > 0:
             return "TaylorModel: not known inside jit and vmap"
         n = self.operator.shape[0]
         lines = [

@@ -32,9 +32,14 @@ class Kind(IntEnum):
         return format(self.name, spec)
 
 
+def unknown(tree: Any) -> bool:
+    """Whether a leaf has no numbers: traced, or a shape alone, as `jax.eval_shape` gives."""
+    return any(isinstance(a, (Tracer, jax.ShapeDtypeStruct)) for a in jax.tree.leaves(tree))
+
+
 def word(kind: type[Kind], code: Any) -> Any:
     """The member of `kind` where `code` is one known number; else the codes themselves."""
-    if isinstance(code, Tracer) or jnp.ndim(code) > 0:
+    if unknown(code) or jnp.ndim(code) > 0:
         return code
     return kind(int(code))
 
@@ -88,8 +93,7 @@ def printed(
 
     def decorate(cls: Answer) -> Answer:
         def text(self: Any) -> str:
-            leaves = jax.tree.leaves(self)
-            if any(isinstance(leaf, Tracer) for leaf in leaves):
+            if unknown(tuple(self)):
                 return f"{cls.__name__}: not known inside jit"
             shape = jnp.shape(getattr(self, field))
             if len(shape) > ndim:

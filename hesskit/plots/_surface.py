@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from hesskit.core.slices import on_slice
 from hesskit.plots._axes import DATA, DOWN, UP, axes_3d, grid, number
@@ -79,5 +80,8 @@ def surface(
     label = f"∂²f/∂x∂y = {number(bend[0, 1])} at ({number(point[0])}, {number(point[1])})"
     ax.plot(*point[:, None], z[-1:], "o", color=DATA, markersize=6, label=label, zorder=6)
     ax.set(xlabel="x", ylabel="y", zlabel="f", xlim=xlim, ylim=ylim)
-    ax.legend(loc="upper left")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    # Below: wherever it stood inside, it would hide a corner of some surface.
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=2, frameon=False)
     return ax

@@ -7,6 +7,7 @@ callback sees each running lane by itself, the bar one line for all.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,9 @@ import jax.numpy as jnp
 from hesskit.core.types import Array, Params
 
 try:
-    import tqdm.auto as _tqdm
+    with warnings.catch_warnings():  # in a notebook without widgets it warns of its plain bar
+        warnings.simplefilter("ignore")
+        import tqdm.auto as _tqdm
 except ImportError:
     _tqdm = None
 

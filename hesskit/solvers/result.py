@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from hesskit.core.answer import unknown
 from hesskit.core.method import State
 from hesskit.core.status import TOLERANCES, Status, sentence
 from hesskit.core.types import Array, Params
@@ -101,7 +101,7 @@ class Result:
 
     def __str__(self) -> str:
         """Three lines for people."""
-        if isinstance(self.value, Tracer) or jnp.ndim(self.status) > 0:
+        if unknown(self.value) or jnp.ndim(self.status) > 0:
             return f"Result of {self.method}"
         word = "success" if bool(self.success) else "no success"
         return (

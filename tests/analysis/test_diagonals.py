@@ -58,6 +58,7 @@ def test_a_plain_function_has_three():
     found = hesskit.compare_diagonals(fn, jnp.array([1.0, 3.0]))
     np.testing.assert_allclose(found.hessian, [2.0, -4.0])
     np.testing.assert_allclose(found.hutchinson, [2.0, -4.0])
+    assert found._repr_html_() == f"<pre>{found}</pre>"
     np.testing.assert_allclose(found.squared_gradient, [4.0, 144.0])
     rest = ("gauss_newton", "fisher", "bartlett", "empirical_fisher")
     assert [getattr(found, name) for name in rest] == [None] * 4
@@ -133,7 +134,8 @@ def test_it_runs_inside_jit_and_vmap_and_has_no_table_there():
 
     found = jax.vmap(jax.jit(at))(jnp.array([1.0, 2.0]))
     np.testing.assert_allclose(found.hessian, [[12.0] * 3, [24.0] * 3])
-    assert seen == ["Diagonals: not known inside jit"]
+    shapes = jax.eval_shape(at, jnp.ones(()))
+    assert {*seen, repr(shapes)} == {"Diagonals: not known inside jit"}
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ def test_few_rows_are_seen_exactly_and_wrong_numbers_named():
         hesskit.spectral_density(jnp.eye(2), num_probes=0)
 
 
+def test_a_list_of_batches_is_visited_probe_by_probe():
+    fn = lambda p, x: jnp.mean((x @ p) ** 2)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), "float32")
+    given = {"num_probes": 3, "num_steps": 2, "block_size": 2}
+    whole = hesskit.spectral_density(fn, jnp.ones(3), args=(x,), **given)
+    visited = hesskit.spectral_density(fn, jnp.ones(3), batches=[(x[:2],), (x[2:],)], **given)
+    np.testing.assert_allclose(visited.nodes, whole.nodes, rtol=1e-5)
+
+
 def test_one_eigenvalue_is_a_narrow_bump():
     found = hesskit.spectral_density(2 * jnp.eye(5), num_probes=1)
     grid, density = found.density()

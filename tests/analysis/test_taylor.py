@@ -46,7 +46,8 @@ def test_it_passes_through_jit_and_prints():
         return model.displaced(h)
 
     np.testing.assert_allclose(at(model, jnp.array([0.1, 0.2])), 1.345, rtol=1e-6)
-    assert seen == ["TaylorModel: not known inside jit and vmap"]
+    shapes = jax.eval_shape(lambda m: m, model)
+    assert [*seen, repr(shapes)] == ["TaylorModel: not known inside jit and vmap"] * 2
     assert str(model).splitlines()[-1] == "Hessian  1, 1"
     assert model._repr_html_().startswith("<pre>second-order")
     with pytest.raises(ValueError, match="x has shape"):

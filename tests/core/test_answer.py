@@ -37,6 +37,9 @@ def test_an_answer_prints_its_lines_and_escapes_them_in_a_notebook():
     seen = []
     jax.jit(lambda x: seen.append(repr(Size(x))))(1.0)
     assert seen == ["Size: not known inside jit"]
+    shapes = jax.eval_shape(Size, jnp.ones(()))
+    assert repr(shapes) == "Size: not known inside jit"
+    assert isinstance(answer.word(Word, shapes.size), jax.ShapeDtypeStruct)
 
 
 def test_a_row_is_short():

@@ -94,4 +94,5 @@ def test_a_result_passes_through_transformations():
     assert jax.jit(lambda r: r.success)(result)
     seen = []
     jax.jit(lambda r: seen.append(str(r)) or r.value)(result)
-    assert seen == ["Result of newton_cg"]
+    shapes = jax.eval_shape(lambda r: r, result)
+    assert [*seen, str(shapes)] == ["Result of newton_cg"] * 2
