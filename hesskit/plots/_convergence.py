@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from hesskit.core import errors
-from hesskit.plots._axes import one_axes
+from hesskit.plots._axes import COLORS, MARKERS, one_axes
 
 Y = {"value": "value", "grad_norm": "gradient norm"}
 X = {"steps": "steps", "evaluations": "evaluations of the function"}
+MANY = 60
+"""Steps from which only the ends are marked."""
 DECADE = 10.0
 """The largest value over the least positive one from which the axis is logarithmic."""
 
@@ -79,14 +81,13 @@ def convergence(
     ax = one_axes(ax)
     seen = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in curves])
     lowest = seen.min() if seen.size and seen.min() < 0 else 0.0
-    colors: dict[str, Any] = {}
+    places: dict[str, int] = {}
     for curve in curves:
-        known = curve.label in colors
-        style: dict[str, Any] = {"color": colors.get(curve.label)} if known else {}
-        style = style or {"label": curve.label}
-        (line,) = ax.plot(curve.x, curve.y - lowest, "o-", markersize=2.5, linewidth=1.4, **style)
-        colors[curve.label] = line.get_color()
-        line.set_markevery([0, -1] if curve.x.size > 60 else None)
+        label = curve.label if curve.label not in places else None
+        style = _style(places.setdefault(curve.label, len(places)))
+        (line,) = ax.plot(curve.x, curve.y - lowest, markersize=3.5, linewidth=1.4, **style)
+        line.set_label(label or "_again")
+        line.set_markevery([0, -1] if curve.x.size > MANY else None)
     _scale(ax, seen - lowest)
     if ax.get_xscale() == "linear":
         ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -94,6 +95,16 @@ def convergence(
     ax.set_ylabel(Y[y] if lowest == 0 else f"{Y[y]} above the lowest, {lowest:.6g}")
     ax.legend()
     return ax
+
+
+def _style(i: int) -> dict[str, Any]:
+    """The look of run i: six colors with their markers, then the same dashed."""
+    n = len(COLORS)
+    return {
+        "color": COLORS[i % n],
+        "marker": MARKERS[i % n],
+        "linestyle": ("-", "--", ":")[min(i // n, 2)],
+    }
 
 
 def _names(runs: list[Any], labels: Sequence[str] | None, *, numbered: bool) -> list[str]:
