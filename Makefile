@@ -40,11 +40,8 @@ format: $(VENV)/.has-dev ## Format the code and mend what ruff can
 bench: $(VENV)/.has-bench ## Run the benchmarks; numbers go to benchmarks/results/
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-notebooks: $(VENV)/.has-dev ## Execute every notebook
-	@found=; for notebook in notebooks/*.ipynb; do \
-	  [ -e "$$notebook" ] || continue; found=yes; echo "executing $$notebook"; \
-	  $(BIN)/jupyter-execute "$$notebook" || exit 1; \
-	done; [ -n "$$found" ] || echo "there are no notebooks yet"
+notebooks: $(VENV)/.has-dev ## Execute every notebook (ARGS=--keep: and keep what they print and draw)
+	$(BIN)/python notebooks/run.py $(ARGS)
 
 docs: $(VENV)/.has-docs ## Build the API pages from the docstrings into site/
 	$(BIN)/pdoc hesskit --docformat google --math --output-directory site
