@@ -182,6 +182,7 @@ def _residuals(
     x, y, bars = data
     model = np.asarray(result.model(result.params, result.data.x), float)
     ax.axhline(0, color=CURVE, linewidth=1)
+    ax.margins(y=0.2)  # whole markers, in a flat panel
     if bars is None:
         _points(ax, (x, y - model, None))
         ax.set_ylabel("residual")
