@@ -61,7 +61,8 @@ def effective_dimension(
       batches: data in batches in place of args, as in `hesskit.hessian_operator`.
       damping: a of (1), positive, in the unit of the Hessian.
       num_probes: of the quadrature; at least 2 for a standard error.
-      num_steps: products of each probe; about the root of the condition number, or n, are enough.
+      num_steps: products of each probe, about the root of |H| / damping or more. Too few bias the
+        answer, which the standard error does not show: double them to see.
       key: an int or a key, of the probes.
       dense: whether the matrix is formed, by n products, and the answer exact. None means up to
         n = 1000.
