@@ -40,7 +40,7 @@ format: $(VENV)/.has-dev ## Format the code and mend what ruff can
 bench: $(VENV)/.has-bench ## Run the benchmarks; numbers go to benchmarks/results/
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-notebooks: $(VENV)/.has-dev ## Execute every notebook (ARGS=--keep: and keep what they print and draw)
+notebooks: $(VENV)/.has-dev ## Execute every notebook (ARGS=--keep: keep their outputs)
 	$(BIN)/python notebooks/run.py $(ARGS)
 
 docs: $(VENV)/.has-docs ## Build the API pages from the docstrings into site/

@@ -55,7 +55,7 @@ def run(path: Path, *, keep: bool) -> bool:
     where = {"metadata": {"path": str(FOLDER)}}
     start, error = time.perf_counter(), ""
     try:
-        NotebookClient(notebook, timeout=SECONDS, resources=where).execute()
+        NotebookClient(notebook, timeout=SECONDS, resources=where, coalesce_streams=True).execute()
     except CellExecutionError as failed:
         error = str(failed)
     print(f"{path.name}: {'FAILED after ' * bool(error)}{time.perf_counter() - start:.0f} s")
