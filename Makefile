@@ -41,7 +41,7 @@ bench: $(VENV)/.has-bench ## Run the benchmarks; numbers go to benchmarks/result
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 notebooks: $(VENV)/.has-dev ## Execute every notebook (ARGS=--keep: keep their outputs)
-	$(BIN)/python notebooks/run.py $(ARGS)
+	$(BIN)/python notebooks/run.py --workers $(WORKERS) $(ARGS)
 
 docs: $(VENV)/.has-docs ## Build the API pages from the docstrings into site/
 	$(BIN)/pdoc hesskit --docformat google --math --output-directory site

@@ -2,7 +2,8 @@
 
     python notebooks/run.py [--keep] [NUMBER ...]      all of them, or those of these numbers
 
-`--keep` writes what they print and draw into the files, pictures with 256 colors.
+`--keep` writes what they print and draw into the files, pictures with 256 colors. `--workers` of
+them run at a time.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import io
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -58,8 +60,8 @@ def run(path: Path, *, keep: bool) -> bool:
         NotebookClient(notebook, timeout=SECONDS, resources=where, coalesce_streams=True).execute()
     except CellExecutionError as failed:
         error = str(failed)
-    print(f"{path.name}: {'FAILED after ' * bool(error)}{time.perf_counter() - start:.0f} s")
-    print(error, end="\n" if error else "", flush=True)
+    word = "FAILED after " if error else ""
+    print(f"{path.name}: {word}{time.perf_counter() - start:.0f} s\n{error}".rstrip(), flush=True)
     if keep and not error:
         clean(notebook)
         nbformat.write(notebook, path)
@@ -69,12 +71,16 @@ def run(path: Path, *, keep: bool) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Execute the notebooks.")
     parser.add_argument("--keep", action="store_true", help="write the outputs into the files")
+    parser.add_argument("--workers", type=int, default=2, help="how many run at a time")
     parser.add_argument("numbers", nargs="*", type=int, help="which; all if none is named")
     given = parser.parse_args()
     os.environ.pop("MPLBACKEND", None)  # the kernel chooses the one that shows pictures
+    # Compiled programs are kept between runs, as those of the tests are.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(FOLDER.parent / ".cache" / "jax"))
     paths = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
     chosen = [path for path in paths if not given.numbers or int(path.name[:2]) in given.numbers]
-    good = [run(path, keep=given.keep) for path in chosen]
+    with ThreadPoolExecutor(given.workers) as pool:
+        good = list(pool.map(lambda path: run(path, keep=given.keep), chosen))
     sys.exit(0 if good and all(good) else 1)
 
 
