@@ -87,7 +87,7 @@ class Method(NamedTuple):
     without; `leaves_saddles` says that a zero gradient under negative curvature does not end it;
     `looks_at_rest` that it looks for negative curvature only there; `any_structure` that nothing in
     it has the structure of params, which may be raveled; `judges_rest` that `state.at_rest` counts,
-    in place of |grad| <= tolerance.
+    in place of |grad| <= tolerance; `many()` is the machine for lanes of a `vmap`, None the same.
     """
 
     start: Callable[[Params], State]
@@ -98,6 +98,7 @@ class Method(NamedTuple):
     looks_at_rest: bool = False
     any_structure: bool = True
     judges_rest: bool = False
+    many: Callable[[], "Method"] | None = None
 
 
 def unbounded(value: Array, eps: float) -> Array:

@@ -54,6 +54,9 @@ class Rule(NamedTuple):
       judges_rest: `build` says where nothing is left to gain, in place of |grad| <= tolerance.
       bounds: what core/bounds.py parses, in the structure of the machine's params, of a rule whose
         `build` and `solve` heed `context.bounds`.
+      evaluate_many: `evaluate` for an eager rule, where that is another.
+      eager: `build` runs at every trial and is taken where it is needed: of many problems side by
+        side some nearly always need it, and a loop of one trip is a wall inside the program.
     """
 
     info: type
@@ -70,6 +73,8 @@ class Rule(NamedTuple):
     noise: Callable[[Any], Array] | None = None
     judges_rest: bool = False
     bounds: Any = None
+    evaluate_many: Callable[..., Evaluation] | None = None
+    eager: bool = False
 
 
 class Context(NamedTuple):

@@ -21,6 +21,9 @@ import jax.numpy as jnp
 from hesskit.core import layout
 from hesskit.core.types import Array, Params, Scalar
 
+FEW = 8
+"""Entries up to which sums and the like are written out."""
+
 
 def widest(*dtypes: jnp.dtype) -> jnp.dtype:
     """The real floating dtype with the most bits, at least float32."""
@@ -49,7 +52,14 @@ def _vdot_leaf(x: Array, y: Array, dtype: jnp.dtype) -> Array:
     if jnp.iscomplexobj(x) or jnp.iscomplexobj(y):
         parts = (jnp.real(x), jnp.real(y)), (jnp.imag(x), jnp.imag(y))
         return functools.reduce(operator.add, (_vdot_leaf(a, b, dtype) for a, b in parts))
-    return jnp.sum(x.astype(dtype) * y.astype(dtype))
+    return _folded(jnp.sum, operator.add, x.astype(dtype) * y.astype(dtype))
+
+
+def _folded(whole: Callable[..., Array], pair: Callable[..., Array], x: Array) -> Array:
+    """`whole(x)`, written out where entries are few: under `vmap` a reduction is a kernel more."""
+    if not 0 < x.size <= FEW:
+        return whole(x)
+    return functools.reduce(pair, jnp.unstack(x.reshape(-1)))
 
 
 def vdot(x: Params, y: Params) -> Array:
@@ -62,6 +72,8 @@ def vdot(x: Params, y: Params) -> Array:
 def norm(x: Params) -> Array:
     """The Euclidean norm, safe from overflow and underflow, in one reduction.
 
+    Of few entries, the largest gives the scale.
+
     Squares are summed at three scales, powers of two, and the scale that fits is taken (the idea
     of Blue 1978, ACM TOMS 4, 15-23, without his branches).
 
@@ -72,6 +84,12 @@ def norm(x: Params) -> Array:
       A () array of `result_dtype`; not finite where an entry is not.
     """
     dtype = result_dtype(x)
+    if size(x) <= FEW:
+        unit = power_of_two(jax.lax.stop_gradient(max_abs(x)))
+        sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype) / unit, x)
+        total = vdot(sizes, sizes)
+        positive = total > 0
+        return jnp.where(positive, unit * jnp.sqrt(jnp.where(positive, total, 1)), total)
     top = int(jnp.finfo(dtype).maxexp)
     unit = 2.0 ** (top // 2 - 1)  # its square is a number too
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
@@ -94,7 +112,8 @@ def _square(x: Params, factor: float) -> Array:
 def max_abs(x: Params) -> Array:
     """The largest modulus, a () array of `result_dtype`; NaN if any entry is NaN."""
     dtype = result_dtype(x)
-    peaks = [jnp.max(jnp.abs(a), initial=0).astype(dtype) for a in jax.tree.leaves(x)]
+    sizes = [jnp.abs(a).astype(dtype) for a in jax.tree.leaves(x)]
+    peaks = [_folded(functools.partial(jnp.max, initial=0), jnp.maximum, a) for a in sizes]
     return functools.reduce(jnp.maximum, peaks, jnp.zeros((), dtype))
 
 
@@ -161,13 +180,14 @@ def cast_like(x: Params, like: Params) -> Params:
 
 def all_finite(x: Params) -> Array:
     """Whether every entry is finite, a () bool."""
-    flags = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(x)]
+    flags = [_folded(jnp.all, operator.and_, jnp.isfinite(a)) for a in jax.tree.leaves(x)]
     return functools.reduce(jnp.logical_and, flags, jnp.array(True))
 
 
 def equal(x: Params, y: Params) -> Array:
     """Whether `x` and `y` agree in every entry, a () bool; False where either is NaN."""
-    flags = [jnp.all(a == b) for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)]
+    pairs = zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
+    flags = [_folded(jnp.all, operator.and_, a == b) for a, b in pairs]
     return functools.reduce(jnp.logical_and, flags, jnp.array(True))
 
 
@@ -176,7 +196,7 @@ def negligible(step: Params, x: Params) -> Array:
 
     def hardly(s: Array, a: Array) -> Array:
         eps = float(jnp.finfo(a.dtype).eps)
-        return jnp.all(jnp.abs(s) <= eps * (jnp.abs(a) + eps))
+        return _folded(jnp.all, operator.and_, jnp.abs(s) <= eps * (jnp.abs(a) + eps))
 
     flags = jax.tree.leaves(jax.tree.map(hardly, step, x))
     return functools.reduce(jnp.logical_and, flags, jnp.array(True))
@@ -213,7 +233,9 @@ def _hashed(leaf: Array, salt: Scalar) -> Array:
     return layout.like((unit * 3.0**0.5).astype(leaf.dtype), leaf)
 
 
-def while_once(needed: Array, compute: Callable[[], Params], otherwise: Params) -> Params:
+def while_once(
+    needed: Array, compute: Callable[..., Params], otherwise: Params, *given: Params
+) -> Params:
     """`compute()` if `needed` else `otherwise`, as a loop of one or zero trips.
 
     Under `vmap` a `lax.cond` runs both branches in every lane; this loop runs only if some lane
@@ -221,15 +243,18 @@ def while_once(needed: Array, compute: Callable[[], Params], otherwise: Params) 
 
     Args:
       needed: () bool.
-      compute: what to do; it closes over its data.
+      compute: what to do; it closes over its data, or takes what is given.
       otherwise: the answer where nothing is done; gives structure, shapes and dtypes.
+      *given: data that XLA is not to use before it is known that they are needed: what depends on
+        nothing else in the loop it may move out.
 
     Returns:
       One of the two.
     """
 
     def body(carry: tuple[Array, Params]) -> tuple[Array, Params]:
-        return jnp.zeros_like(carry[0]), cast_like(compute(), otherwise)
+        flag, data = jax.lax.optimization_barrier((carry[0], given)) if given else (carry[0], ())
+        return jnp.zeros_like(flag), cast_like(compute(*data), otherwise)
 
     return jax.lax.while_loop(lambda carry: carry[0], body, (needed, otherwise))[1]
 
@@ -268,7 +293,8 @@ def widen(x: Params) -> Params:
 
 def power_of_two(x: Array) -> Array:
     """The largest power of two up to `x` (scaling by it is exact); 1 unless 0 < x < inf."""
-    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(x) & (x > 0), x, 1))
     info = jnp.finfo(x.dtype)
-    exponent = jnp.clip(exponent - 1, info.minexp + 1, info.maxexp - 2)
-    return jnp.ldexp(jnp.ones_like(x), exponent)
+    field = jnp.asarray(jnp.inf, x.dtype).view(f"uint{info.bits}")  # the bits of the exponent
+    power = (x.view(field.dtype) & field).view(x.dtype)
+    power = jnp.clip(power, 2.0 ** (info.minexp + 1), 2.0 ** (info.maxexp - 2))
+    return jnp.where(jnp.isfinite(x) & (x > 0), power, 1)

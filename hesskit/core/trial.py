@@ -201,11 +201,14 @@ def remodel(
         norm = method.grad_norm(at.grad, state.params, rule.bounds)
         finite = jnp.isfinite(at.value) & jnp.isfinite(norm)
         new = old._replace(value=at.value.astype(old.value.dtype), grad=at.grad, grad_norm=norm)
-        return tree.while_once(
-            needed & finite,
-            lambda: _build(rule, state, new, at, choose(at.grad)),
-            old._replace(finite=finite | ~needed),
-        )
+        kept = old._replace(finite=finite | ~needed)
+
+        def found() -> _Model:
+            return _build(rule, state, new, at, choose(at.grad))
+
+        if rule.eager:
+            return tree.where(needed & finite, tree.cast_like(found(), kept), kept)
+        return tree.while_once(needed & finite, found, kept)
 
     if callable(evaluation):
         found = tree.while_once(needed, lambda: build(evaluation(), needed), old)
@@ -263,4 +266,7 @@ def machine(rule: Rule) -> Method:
         leaves_saddles=rule.leaves_saddles,
         looks_at_rest=rule.looks_at_rest,
         judges_rest=rule.judges_rest,
+        many=lambda: machine(
+            rule._replace(eager=True, evaluate=rule.evaluate_many or rule.evaluate)
+        ),
     )

@@ -13,6 +13,8 @@ Source: Golub & Van Loan (2013), sections 5.5 and 6.2; More (1978), "The Levenbe
 algorithm"; Nocedal & Wright (2006), section 10.3.
 """
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,10 +26,11 @@ from hesskit.core.bounds import projected_gradient
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
-from hesskit.linalg import bounded
+from hesskit.linalg import bounded, small
 from hesskit.linalg.column_scale import column_scale, scaled_factor
 from hesskit.linalg.more_sorensen import trust_region_step
-from hesskit.linalg.row_svd import factor
+from hesskit.linalg.on_lanes import on_lanes
+from hesskit.linalg.row_svd import factor, reduce_rows
 
 
 class Factored(NamedTuple):
@@ -66,54 +69,59 @@ def _padded(array: Array, n: int, axis: int) -> Array:
     return jnp.pad(array, widths)
 
 
-def parts_of(matrix: Array, x: Array) -> Array:
-    """What parameters contribute to each residual, |A| |x|, (m,): it knows them to eps of that."""
-    return jnp.abs(matrix) @ jnp.abs(x)
+class Beside(NamedTuple):
+    """What residuals are beside their parts |A| |x|, which they know to eps of that."""
+
+    rounding: Array  # (), of f, which differences of larger numbers bring
+    parts: Array  # (), | |A| |x| |
+    zero: Array  # (), bool: each entry of b is within the tolerance of its parts and of the largest
 
 
-def rounding(parts: Array, residual: Array) -> Array:
-    """The rounding of f where residuals are differences of larger numbers.
+def beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Array) -> Beside:
+    """The residuals beside what parameters contribute to each, |A| |x|.
 
     A residual is known at best to what a rounding of the parameters changes in it, eps |A| |x|;
     near a minimum that is far more than eps of the residual, and f no longer tells whether it
-    falls while the gradient still does.
+    falls while the gradient still does: its rounding is |b| . |A| |x| in roundings, as of
+    `acceptance.rounding_floor`.
 
     Args:
-      parts: |A| |x|, (m,).
+      matrix: A, (m, n).
       residual: b, (m,).
-
-    Returns:
-      The floor |b| . |A| |x| in roundings, as of `acceptance.rounding_floor`, ().
-    """
-    size = jnp.sum(jnp.abs(residual) * parts)
-    return rounding_floor(size, size, float(jnp.finfo(parts.dtype).eps))
-
-
-def _vanishes(residual: Array, parts: Array, most: Array, tolerance: Array) -> Array:
-    """Whether b is zero, beside what it is made of: in any unit, and wherever the start was.
-
-    Each entry is within `tolerance` of its parts and of the largest |b| so far (either may be large
-    for no good reason: a large offset in a parameter, a far start), or all of it at the rounding of
-    its parts.
-
-    Args:
-      residual: b, (m,).
-      parts: |A| |x|, (m,).
+      x: the parameters, (n,).
       most: the largest |b| so far, ().
       tolerance: ().
 
     Returns:
-      A () bool.
+      A `Beside`. Either bound of `zero` may be large for no good reason: the parts by a large
+      offset in a parameter, the largest |b| by a far start.
     """
-    eps = float(jnp.finfo(parts.dtype).eps)
-    each = jnp.all(jnp.abs(residual) <= tolerance * jnp.minimum(parts, most))
-    return each | (tree.norm(residual) <= FLOOR_ULPS * eps * tree.norm(parts))
+    few = matrix.shape[1] <= small.LARGEST
+    found = on_lanes(_beside, _beside) if few else _beside
+    return found(matrix, residual, x, most, tolerance)
+
+
+def _beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Array) -> Beside:
+    """`beside`, also of arrays with a further axis of lanes, the last one."""
+    if matrix.shape[1] <= small.LARGEST:
+        columns = zip(jnp.unstack(jnp.abs(matrix), axis=1), jnp.abs(x), strict=True)
+        parts = functools.reduce(operator.add, (column * a[None] for column, a in columns))
+    else:
+        parts = jnp.abs(matrix) @ jnp.abs(x)
+    sizes, eps = jnp.abs(residual), float(jnp.finfo(parts.dtype).eps)
+    together = jnp.sum(sizes * parts, 0)
+    unit = tree.power_of_two(jnp.max(parts, 0, keepdims=True, initial=0))
+    return Beside(
+        rounding_floor(together, together, eps),
+        unit[0] * jnp.sqrt(jnp.sum((parts / unit) ** 2, 0)),
+        jnp.all(sizes <= tolerance[None] * jnp.minimum(parts, most[None]), 0),
+    )
 
 
 def _nothing_left(
     model: Factored,
-    residual: Array | None,
-    parts: Array,
+    size: Array | None,
+    near: Beside,
     evaluation: Evaluation,
     context: Context,
 ) -> Array:
@@ -121,13 +129,14 @@ def _nothing_left(
 
     Either |c| <= tolerance |b|, the relative offset of Bates & Watts (1981), while the whole step
     is at most sqrt(tolerance) of the parameters in the norm |D s| (a residual that no parameter can
-    lower makes any c look small); or b vanishes, in its place c where the loss has none. Of bounded
-    parameters, all are those of the face where -g does not lead out of the box.
+    lower makes any c look small); or b is zero beside its parts, in any unit and wherever the start
+    was: in its place c where the loss has none. Of bounded parameters, all are those of the face
+    where -g does not lead out of the box.
 
     Args:
       model: (1) at the kept point.
-      residual: b, (m,), or None.
-      parts: |A| |x|, (m,).
+      size: |b|, (), or None.
+      near: b beside its parts.
       evaluation: at the kept point.
       context: the kept point.
 
@@ -143,12 +152,14 @@ def _nothing_left(
         s = jnp.sqrt(w)
         c = coefficients / jnp.where(s > 0, s, 1)
     tolerance = jnp.asarray(context.tolerance, c.dtype)
-    if residual is None:
-        return _vanishes(tree.norm(c), tree.norm(parts), model.most, tolerance)
+    floor = FLOOR_ULPS * float(jnp.finfo(c.dtype).eps) * near.parts
+    if size is None:
+        left = tree.norm(c)
+        return (left <= tolerance * jnp.minimum(near.parts, model.most)) | (left <= floor)
     step = tree.norm(c / jnp.where(s > 0, s, 1))
     short = step <= jnp.sqrt(tolerance) * tree.norm(model.scale * tree.ravel(context.params))
-    by_offset = short & (tree.norm(c) <= tolerance * tree.norm(residual))
-    return by_offset | _vanishes(residual, parts, model.most, tolerance)
+    by_offset = short & (tree.norm(c) <= tolerance * size)
+    return by_offset | near.zero | (size <= floor)
 
 
 def build(
@@ -179,19 +190,25 @@ def build(
     matrix = rows.matrix.astype(dtype)
     m = matrix.shape[0]
     b = jnp.zeros((m,), dtype) if rows.residual is None else rows.residual.astype(dtype)
-    finite = tree.all_finite((matrix, b))
-    matrix, b = jnp.where(finite, matrix, 0), jnp.where(finite, b, 0)
-    scale, s, vt, c = scaled_factor(matrix, b, column_scale(matrix, model.scale, power))
+    triangle, inside, rest = rows.reduced or reduce_rows(matrix, b)
+    finite = tree.all_finite((triangle, inside, rest))
+    triangle, inside = jnp.where(finite, triangle, 0), jnp.where(finite, inside, 0)
+    scale, s, vt, c = scaled_factor(
+        triangle, inside, column_scale(triangle, model.scale, power), num_rows=m
+    )
     k = model.eigenvalues.shape[0]
     s, vt, c = (_padded(a, k, 0) for a in (s[::-1], vt[::-1], c[::-1]))
     known = tree.zeros_like(rhs) if rows.residual is None else evaluation.grad
     more = vt @ (tree.ravel(tree.sub(rhs, known)).astype(dtype) / scale)
     coefficients = s * c + jnp.where(s > 0, more, 0)
-    parts = parts_of(matrix, tree.ravel(context.params).astype(dtype))
     c = coefficients / jnp.where(s > 0, s, 1)
-    known_b = None if rows.residual is None else b
-    most = jnp.maximum(model.most, tree.norm(c if known_b is None else b))
-    factored = Factored(s * s, vt.T, coefficients, scale, rounding(parts, b), most)
+    has_b = rows.residual is not None
+    size = jnp.where(finite, tree.norm((inside, rest)), 0)
+    most = jnp.maximum(model.most, size if has_b else tree.norm(c))
+    x = tree.ravel(context.params).astype(dtype)
+    near = beside(matrix, b, x, most, jnp.asarray(context.tolerance, dtype))
+    noise = jnp.where(finite, near.rounding, 0)
+    factored = Factored(s * s, vt.T, coefficients, scale, noise, most)
 
     def project(u: Array) -> Array:
         return vt @ ((u.astype(dtype) @ matrix) / scale)
@@ -202,7 +219,8 @@ def build(
         model=factored,
         indefinite=jnp.array(False),
         num_products=jnp.asarray(min(m, n), jnp.int32),
-        at_rest=finite & _nothing_left(factored, known_b, parts, evaluation, context),
+        at_rest=finite
+        & _nothing_left(factored, size if has_b else None, near, evaluation, context),
     )
 
 

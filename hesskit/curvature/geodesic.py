@@ -37,11 +37,15 @@ class Curve(NamedTuple):
 
 
 class BentRows(NamedTuple):
-    """The whitened rows A and b of an objective, and `bend(v)`, its r_vv, (m,)."""
+    """The whitened rows A and b of an objective, and `bend(v)`, its r_vv, (m,).
+
+    `reduced` is what `row_svd.reduce_rows` makes of them, where that is known.
+    """
 
     matrix: Array
     residual: Array | None
     bend: Callable[[Params], Array]
+    reduced: tuple[Array, Array, Array] | None = None
 
 
 def empty(k: int, dtype: jnp.dtype) -> Curve:

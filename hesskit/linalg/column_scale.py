@@ -25,6 +25,13 @@ def _column_norms(matrix: Array) -> Array:
     return unit * jnp.sqrt(jnp.sum((matrix / unit) ** 2, axis=0))
 
 
+def _powered(x: Array, power: float) -> Array:
+    """x^power, of halves and quarters by roots: they take a tenth of the time."""
+    if isinstance(power, float) and power in (0.25, 0.5, 1.0):
+        return {0.25: jnp.sqrt(jnp.sqrt(x)), 0.5: jnp.sqrt(x), 1.0: x}[power]
+    return x ** jnp.asarray(power, x.dtype)
+
+
 def column_scale(matrix: Array, previous: Array, power: float) -> Array:
     """D: the largest |column|^power so far, nowhere below sqrt(eps) of the largest entry.
 
@@ -36,14 +43,14 @@ def column_scale(matrix: Array, previous: Array, power: float) -> Array:
     Returns:
       D, (n,), positive.
     """
-    new = _column_norms(matrix) ** jnp.asarray(power, matrix.dtype)
+    new = _powered(_column_norms(matrix), power)
     seen = jnp.maximum(new, previous)
     top = jnp.max(seen, initial=0)
     least = jnp.sqrt(jnp.finfo(matrix.dtype).eps) * top
     return jnp.where(top > 0, jnp.maximum(seen, least), 1)
 
 
-def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array]:
+def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array, Array]:
     """The least multiple of the columns' norms that is nowhere below `scale`; how far that is off.
 
     Args:
@@ -51,34 +58,39 @@ def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array]:
       scale: D, (n,).
 
     Returns:
-      The new D, (n,), with the old one where a column is nearly 0, and the largest over the least
-      |column| / D of the others, ().
+      The new D, (n,), with the old one where a column is nearly 0, the largest over the least
+      |column| / D of the others, (), and how many these are, ().
     """
     norms = _column_norms(matrix)
     counts = norms > jnp.finfo(norms.dtype).eps * jnp.max(norms, initial=0)
     lengths = jnp.where(counts, norms, 1) / scale
     least = jnp.min(lengths, initial=jnp.inf, where=counts)
     largest = jnp.max(lengths, initial=0, where=counts)
-    return jnp.where(counts, scale * lengths / least, scale), largest / least
+    even = jnp.where(counts, scale * lengths / least, scale)
+    return even, largest / least, jnp.sum(counts, dtype=jnp.int32)
 
 
-def scaled_factor(matrix: Array, b: Array, scale: Array) -> tuple[Array, Array, Array, Array]:
+def scaled_factor(
+    matrix: Array, b: Array, scale: Array, num_rows: int | None = None
+) -> tuple[Array, Array, Array, Array]:
     """D and the factors of [A D^{-1} | b], with a D from `scale` up that hides no direction.
 
     Args:
-      matrix: A, (m, n).
-      b: (m,).
+      matrix: A, (m, n), or R of A = Q R.
+      b: (m,), or Q'b.
       scale: D, (n,).
+      num_rows: m, where A is an R.
 
     Returns:
       D, (n,), and S, V' and c as of `row_svd.factor`.
     """
-    found = scale, *factor(matrix / scale[None, :], b)
-    even, spread = _equilibrated(matrix, scale)
+    found = scale, *factor(matrix / scale[None, :], b, num_rows)
+    even, spread, count = _equilibrated(matrix, scale)
+    most = jnp.minimum(count, found[1].shape[0])  # as many directions there may be
 
-    def fairer() -> tuple[Array, Array, Array, Array]:
-        other = even, *factor(matrix / even[None, :], b)
+    def fairer(matrix: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+        other = even, *factor(matrix / even[None, :], b, num_rows)
         return tree.where(jnp.sum(other[1] > 0) > jnp.sum(found[1] > 0), other, found)
 
-    hidden = jnp.any(found[1] <= 0) & (spread > EVEN)
-    return tree.while_once(hidden, fairer, found)
+    hidden = (jnp.sum(found[1] > 0, dtype=jnp.int32) < most) & (spread > EVEN)
+    return tree.while_once(hidden, fairer, found, matrix, b)

@@ -22,12 +22,15 @@ Source: More & Sorensen (1983), "Computing a trust region step"; Conn, Gould & T
 section 7.3; Nocedal & Wright (2006), section 4.3.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from hesskit.core.types import Array, Scalar
+from hesskit.linalg import small
+from hesskit.linalg.on_lanes import on_lanes
 
 MAX_NEWTON = 50
 """Bound on Newton iterations; 2 to 6 are usual (the ledger in the tests)."""
@@ -115,31 +118,49 @@ def secular_root(
         The root, shape (), and the number of iterations, shape (), int32.
     """
     offset, slope = target
-    tolerance = 0.25 * jnp.sqrt(jnp.finfo(gaps.dtype).eps)  # leaves eps / 16
+    climb = functools.partial(_climb, slope=slope)
+    offset = jnp.asarray(offset, gaps.dtype)
+    if gaps.shape[0] <= small.LARGEST:
+        climb = on_lanes(climb, climb)
+    return climb(gaps, coefficients, start, offset, jnp.asarray(active))
 
-    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
-        _, error, num_iterations = carry
+
+def _climb(
+    gaps: Array, coefficients: Array, start: Array, offset: Array, active: Array, *, slope: int
+) -> tuple[Array, Array]:
+    """`secular_root`, also of arrays with a further axis of lanes, the last one."""
+    tolerance = 0.25 * jnp.sqrt(jnp.finfo(gaps.dtype).eps)  # leaves eps / 16
+    is_zero = coefficients == 0
+
+    def going(error: Array, num_iterations: Array) -> Array:
         return (error > tolerance) & (num_iterations < MAX_NEWTON)
 
     def newton(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        x, _, num_iterations = carry
-        goal = offset + slope * x
+        x, error, num_iterations = carry
+        goal = offset[None] + slope * x
         # From a lower bound no component exceeds the goal: these squares are in range.
         squares = (shifted_solve(gaps, coefficients, x) / goal) ** 2
-        total = jnp.sum(squares)
+        total = small.total(squares)
         ratio = jnp.sqrt(total)
-        lowest = jnp.min(jnp.where(coefficients == 0, jnp.inf, gaps + x))
-        p = jnp.sum(squares * jnp.where(coefficients == 0, 0, lowest / (gaps + x))) / total
+        lowest = jnp.min(jnp.where(is_zero, jnp.inf, gaps + x), 0, keepdims=True)
+        p = small.total(squares * jnp.where(is_zero, 0, lowest / (gaps + x))) / total
         correction = lowest * (ratio - 1) / (p + ratio * slope * (lowest / goal))
         climbed = jnp.maximum(x + correction, x)
-        error = jnp.where(climbed > x, jnp.abs(ratio - 1) / jnp.sqrt(p), 0)
-        return climbed, error, num_iterations + 1
+        left = jnp.where(climbed > x, jnp.abs(ratio - 1) / jnp.sqrt(p), 0)
+        more = going(error, num_iterations)
+        return (
+            jnp.where(more, climbed, x),
+            jnp.where(more, left, error),
+            num_iterations + more.astype(jnp.int32),
+        )
 
-    error = jnp.where(active, jnp.inf, 0).astype(gaps.dtype)
+    error = jnp.where(active[None], jnp.inf, 0).astype(gaps.dtype)
     root, _, num_iterations = jax.lax.while_loop(
-        unfinished, newton, (start, error, jnp.zeros((), jnp.int32))
+        lambda carry: jnp.any(going(*carry[1:])),
+        newton,
+        (start[None], error, jnp.zeros_like(error, jnp.int32)),
     )
-    return root, num_iterations
+    return root[0], num_iterations[0]
 
 
 def fill(step: Array, length: Array, coefficients: Array) -> Array:

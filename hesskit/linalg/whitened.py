@@ -24,17 +24,23 @@ from hesskit.core import derivatives, per_example, tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
+from hesskit.linalg import small
 from hesskit.linalg.dense import stacked
+from hesskit.linalg.row_svd import reduce_rows
 
 FEW = 8
 """Parameters up to which columns, one forward pass each, beat rows by example."""
 
 
 class Rows(NamedTuple):
-    """`matrix` is A of (1), (m, n); `residual` is b, (m,), or None where the loss has none."""
+    """`matrix` is A of (1), (m, n); `residual` is b, (m,), or None where the loss has none.
+
+    `reduced` is what `row_svd.reduce_rows` makes of them, where that is known.
+    """
 
     matrix: Array
     residual: Array | None
+    reduced: tuple[Array, Array, Array] | None = None
 
 
 def plain(caller: str) -> str:
@@ -80,6 +86,36 @@ def evaluate(fn: Any, params: Params, *, has_aux: bool = False, caller: str = "t
 
     told = outer.report(outputs, aux) if has_aux else None
     return Evaluation(value, pull(slopes), product, told, rows)
+
+
+def evaluate_rows(
+    fn: Any, params: Params, *, has_aux: bool = False, caller: str = "this method"
+) -> Any:
+    """`evaluate`, and the rows at once, for many problems side by side.
+
+    Of few parameters and a loss with a residual the gradient is R'c of [A | b] = Q [R | c]: no
+    reverse pass.
+
+    Args:
+      fn: a `Structured` objective.
+      params: a pytree of real arrays.
+      has_aux: whether the evaluation carries the aux of `fn`.
+      caller: who asks, for the message.
+
+    Returns:
+      An `Evaluation` whose `rows()` are found.
+    """
+    at, n = evaluate(fn, params, has_aux=has_aux, caller=caller), tree.size(params)
+    if n > small.LARGEST:
+        return at
+    rows = at.rows()
+    if rows.matrix.shape[0] <= n or rows.residual is None:
+        return at._replace(rows=lambda: rows)
+    dtype = tree.result_dtype(params)
+    reduced = reduce_rows(rows.matrix.astype(dtype), rows.residual.astype(dtype))
+    grad = small.total(reduced[0] * reduced[1][:, None])[0]
+    rows = rows._replace(reduced=reduced)
+    return at._replace(grad=tree.unravel(grad, params), rows=lambda: rows)
 
 
 def _linearized(inner: Callable[[Params], Any], params: Params) -> tuple[Any, Any, Any, Any]:

@@ -7,7 +7,10 @@ for the slowest: with T steps in all, longest task t and L lanes,
     trips  <=  4 T / (3 L) + t                                              (1)
 
 where a plain `vmap` makes t trips of all tasks. Records are written in the order in which tasks
-end, as whole blocks, and put into the order of the tasks at the end.
+ends, as whole blocks, and put into the order of the tasks at the end.
+
+In the lanes the axis of lanes is the last one: the innermost loops of the program then run over
+lanes, several at a time, where they would run over the few entries of one problem.
 """
 
 from collections.abc import Callable
@@ -40,7 +43,7 @@ class Task(NamedTuple):
 
 
 class _Lanes(NamedTuple):
-    """The carry; all but the last four fields have a leading axis of lanes."""
+    """The carry; all but the last four fields have a last axis of lanes."""
 
     index: Array  # which task
     alive: Array  # bool
@@ -54,10 +57,21 @@ class _Lanes(NamedTuple):
     records: Any  # (num + lanes, ...)
 
 
+def _each(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` of every lane."""
+    return jax.vmap(fn, in_axes=-1, out_axes=-1)
+
+
+def _last(data: Any) -> Any:
+    """Arrays whose first axis is that of lanes, with it last."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), data)
+
+
 def _blank(task: Task, data: Any, num: int, lanes: int) -> _Lanes:
     """Lanes without tasks."""
-    state = jax.vmap(task.first)(data, jnp.zeros((lanes,), jnp.int32))
-    record = jax.vmap(task.record)(state)
+    data = _last(data)
+    state = _each(task.first)(data, jnp.zeros((lanes,), jnp.int32))
+    record = _each(task.record)(state)
     no, none = jnp.zeros((lanes,), bool), jnp.zeros((), jnp.int32)
     return _Lanes(
         index=jnp.zeros((lanes,), jnp.int32),
@@ -69,7 +83,7 @@ def _blank(task: Task, data: Any, num: int, lanes: int) -> _Lanes:
         position=none,
         written=none,
         order=jnp.zeros((num + lanes,), jnp.int32),
-        records=jax.tree.map(lambda a: jnp.zeros((num + lanes, *a.shape[1:]), a.dtype), record),
+        records=jax.tree.map(lambda a: jnp.zeros((num + lanes, *a.shape[:-1]), a.dtype), record),
     )
 
 
@@ -77,7 +91,7 @@ def _choose(flags: Array, yes: Any, no: Any) -> Any:
     """`yes` in the lanes of `flags`, else `no`."""
 
     def leaf(a: Array, b: Array) -> Array:
-        return jnp.where(flags.reshape(flags.shape + (1,) * (b.ndim - 1)), a.astype(b.dtype), b)
+        return jnp.where(flags.reshape((1,) * (b.ndim - 1) + flags.shape), a.astype(b.dtype), b)
 
     return jax.tree.map(leaf, yes, no)
 
@@ -87,13 +101,13 @@ def _refill(task: Task, data_of: Callable[[Array], Any], num: int, lanes: _Lanes
     place = lanes.position + jnp.cumsum(~lanes.full, dtype=jnp.int32) - 1
     taken = ~lanes.full & (place < num)
     index = jnp.where(taken, place, lanes.index)
-    data = _choose(taken, data_of(index), lanes.data)
+    data = _choose(taken, _last(data_of(index)), lanes.data)
     return lanes._replace(
         index=index,
         alive=lanes.alive | taken,
         full=lanes.full | taken,
         data=data,
-        state=_choose(taken, jax.vmap(task.first)(data, index), lanes.state),
+        state=_choose(taken, _each(task.first)(data, index), lanes.state),
         position=lanes.position + jnp.sum(taken, dtype=jnp.int32),
     )
 
@@ -105,9 +119,9 @@ def _advance(task: Task, num: int, lanes: _Lanes) -> _Lanes:
 
     def step(now: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
         state, record, alive = now
-        state = tree.cast_like(jax.vmap(task.step)(lanes.data, state), state)
-        record = _choose(alive, jax.vmap(task.record)(state), record)
-        return state, record, alive & jax.vmap(task.running)(state)
+        state = tree.cast_like(_each(task.step)(lanes.data, state), state)
+        record = _choose(alive, _each(task.record)(state), record)
+        return state, record, alive & _each(task.running)(state)
 
     state, record, alive = jax.lax.while_loop(
         lambda now: jnp.sum(now[2], dtype=jnp.int32) > enough,
@@ -123,7 +137,9 @@ def _retire(lanes: _Lanes) -> _Lanes:
     front = jnp.argsort(~ended, stable=True)
 
     def put(rows: Array, block: Array) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(rows, block[front], lanes.written, 0)
+        return jax.lax.dynamic_update_slice_in_dim(
+            rows, jnp.moveaxis(block, -1, 0)[front], lanes.written, 0
+        )
 
     return lanes._replace(
         full=lanes.full & ~ended,

@@ -74,7 +74,7 @@ def _answer(
     rows, residual, underflow = None, None, jnp.array(False)
     if tree.size(free) <= MOST:
         of_free = objective.precompose(fn, lambda point: select.merge(point, rest))
-        rows, residual = evaluate(of_free, free).rows()
+        rows, residual, _ = evaluate(of_free, free).rows()
         underflow = _underflow(rows, residual, free, value)
     outputs, _ = fn.inner(params)
     # A robust loss may give an outlier no curvature at all; it counts all the same.

@@ -34,6 +34,7 @@ class Static(NamedTuple):
     rows: int
     callback: Callable[..., Any] | None
     progress: bool
+    many: bool = False  # on lanes of a vmap
 
 
 class Limits(NamedTuple):

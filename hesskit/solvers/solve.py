@@ -150,6 +150,8 @@ def ready(
     aux = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(fn, point)[1])
     box = real_box(bounds, static.fixed, free, flat)
     run = _suited(static, run, fn, point, box)
+    if static.many and run is not None and run.many is not None:
+        run = run.many()
     problem = driver.Problem(fn, limits.tolerance, aux)
     if run is not None:
         engine = driver.machine(run, problem)

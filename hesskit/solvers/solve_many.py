@@ -24,7 +24,7 @@ from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.solve import answer, ready
 
-LANES = 256
+LANES = 128
 """Problems at once: few enough for the caches and for a short end, when the queue is empty, and
 many enough that starting the program's parts costs little (benchmarks/many.py)."""
 
@@ -175,7 +175,9 @@ def call_many(
     params, args, *_ = problem(batch, 0)
     here = checked(value_fn, params, optimizer, args=args, bounds=bounds, **options)
     box = _box(bounds, batch)
-    run = functools.partial(solve_many, here.static, lanes_of(lanes), place_of(batch))
+    run = functools.partial(
+        solve_many, here.static._replace(many=True), lanes_of(lanes), place_of(batch)
+    )
     many, closes = without_tangents(run, batch, here.limits, box)
     if closes is None:
         return many

@@ -162,6 +162,9 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
         evaluate=functools.partial(
             _evaluate_bent if options.geodesic else whitened.evaluate, caller=options.name
         ),
+        evaluate_many=None
+        if options.geodesic or options.linear_solver == "cg"
+        else functools.partial(whitened.evaluate_rows, caller=options.name),
         leaves_saddles=False,
         noise=_noise,
         judges_rest=True,

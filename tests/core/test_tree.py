@@ -155,6 +155,9 @@ def test_while_once_computes_only_if_needed():
     assert calls == [1]
     both = jax.vmap(choose)(jnp.array([True, False]))["x"]
     np.testing.assert_array_equal(both, [[5.0, 5.0], [0.0, 0.0]])
+    given = lambda needed, x: tree.while_once(needed, lambda y: 2 * y, x, x)
+    doubled = jax.vmap(given)(jnp.array([True, False]), jnp.array([3.0, 4.0]))
+    np.testing.assert_array_equal(doubled, [6.0, 4.0])
 
 
 def test_rows_like_stacks_zeros():

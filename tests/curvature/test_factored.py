@@ -122,8 +122,9 @@ def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
     """f of parameters moved by a rounding differs by no more, and by much of that somewhere."""
     a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
     b = a @ x + RNG.normal(size=4)
-    parts = factored.parts_of(jnp.asarray(a, dtype), jnp.asarray(x, dtype))
-    floor = float(factored.rounding(parts, jnp.asarray(b - a @ x, dtype)))
+    one = jnp.ones((), dtype)
+    near = factored.beside(*(jnp.asarray(item, dtype) for item in (a, b - a @ x, x)), one, one)
+    floor = float(near.rounding)
     eps = float(jnp.finfo(dtype).eps)
     moved = [x * (1 + eps * np.array(signs)) for signs in np.ndindex(2, 2, 2)]
     change = max(abs(np.dot(b - a @ x, a @ (y - x))) for y in moved)

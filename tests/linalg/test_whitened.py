@@ -187,3 +187,18 @@ def test_aux_only_on_demand():
     assert whitened.evaluate(fn, jnp.ones(2)).aux is None
     aux = whitened.evaluate(fn, jnp.ones(2), has_aux=True).aux
     assert aux == {"terms": 1.0, "aux": {"seen": 1}}
+
+
+def test_rows_found_at_once_give_the_gradient_too(float64):
+    """R'c of [A | b] = Q [R | c], on lanes and alone, is that of the reverse pass."""
+    t, y = jnp.asarray(X[:, 0]), jnp.asarray(X[:, 1])
+    loss = least_squares_loss(lambda p: p[0] * jnp.exp(p[1] * t) - y, loss="cauchy")
+    fn = loss.structure((), {}, "t").without_aux()
+    points = jnp.asarray(RNG.normal(size=(5, 2)))
+    many = jax.jit(jax.vmap(lambda p: whitened.evaluate_rows(fn, p).grad))(points)
+    np.testing.assert_allclose(many, jax.vmap(jax.grad(fn))(points), rtol=1e-12, atol=1e-12)
+    at = whitened.evaluate_rows(fn, points[0])
+    np.testing.assert_allclose(at.grad, many[0], rtol=1e-12, atol=1e-12)
+    matrix, residual, (_, inside, rest) = at.rows()
+    np.testing.assert_allclose(inside @ inside + rest**2, residual @ residual, rtol=1e-12)
+    assert matrix.shape == (7, 2)

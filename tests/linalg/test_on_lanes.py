@@ -1,0 +1,32 @@
+"""A function on lanes is that of one problem, whichever axis is mapped, and mapped again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hesskit.linalg.on_lanes import on_lanes
+
+calls = []
+
+
+def lanes(a, x):
+    calls.append(a.shape)
+    return {"ax": jnp.sum(a * x[None], 1), "size": jnp.sum(x * x, 0)}
+
+
+fn = on_lanes(lambda a, x: {"ax": a @ x, "size": x @ x}, lanes)
+
+
+def test_a_batch_goes_to_the_lanes_with_its_axis_last(float64):
+    rng = np.random.default_rng(0)
+    a, x = rng.normal(size=(2, 3)), rng.normal(size=(3, 7))
+    alone = fn(jnp.asarray(a), jnp.asarray(x[:, 0]))
+    assert not calls
+    found = jax.jit(jax.vmap(fn, in_axes=(None, 1), out_axes=-1))(a, x)
+    assert calls == [(2, 3, 7)]
+    np.testing.assert_allclose(found["ax"], a @ x, atol=1e-14)
+    np.testing.assert_allclose(found["size"], np.sum(x * x, 0), atol=1e-14)
+    np.testing.assert_allclose(alone["ax"], found["ax"][:, 0], atol=1e-14)
+    twice = jax.vmap(jax.vmap(fn, in_axes=(None, 0)), in_axes=(0, None))
+    found = twice(jnp.stack([a, -a]), jnp.asarray(x.T))
+    np.testing.assert_allclose(found["ax"][1], -(a @ x).T, atol=1e-14)
