@@ -62,7 +62,7 @@ def curve_fit_many(
       in_axes: the axis of fits of xdata, ydata, params and sigma, as in `jax.vmap`: 0 for all, or a
         tuple, `(None, 0, None)` where only ydata differ; a fourth entry is for sigma, which
         without it all share.
-      lanes: fits in work at a time; None means 128, as in `hesskit.minimize_many`.
+      lanes: fits in work at a time; None means 128 to 256, as in `hesskit.minimize_many`.
       sigma: standard deviations of ydata, a number or a prefix tree of arrays, or the covariance
         matrix of y; inf drops a point: so data sets of unequal length are padded.
       absolute_sigma: whether `sigma` is in the unit of ydata; else errors are scaled by

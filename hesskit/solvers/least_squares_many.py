@@ -114,7 +114,7 @@ def fit_many(
     )
     first = problem(batch, 0)[0]
     held, box = held_leaves(optimizer, fixed, first), parse(bounds, first)
-    count, place = lanes_of(lanes), place_of(batch)
+    count, place = lanes_of(lanes, batch), place_of(batch)
     return _with_errors(
         objective_fn, held, absolute_sigma, covariance, count, place, batch, many, box
     )
@@ -155,7 +155,7 @@ def least_squares_many(
       in_axes: what it means in `jax.vmap(solve, in_axes)(params, args)`, with a third entry for
         sigma if it is a tuple: 0, `(None, (None, 0))`, `(None, (None, 0), 0)`; without the third,
         all share sigma.
-      lanes: fits in work at a time; None means 128, as in `hesskit.minimize_many`.
+      lanes: fits in work at a time; None means 128 to 256, as in `hesskit.minimize_many`.
       has_aux: whether `residual_fn` returns a pair.
       fixed: leaves to hold, of one fit.
       bounds: as in `hesskit.minimize`, of one fit; all share them.

@@ -59,11 +59,10 @@ def minimize_many(
       in_axes: what it means in `jax.vmap(solve, in_axes)(params, args)`: the axis of problems of
         each leaf, None for what all share: 0, or a tuple of prefix trees for params and args,
         `(None, (0, None))`. Sizes are never guessed from.
-      lanes: problems in work at a time, of each device. None means 128 (all, where they are
-        fewer): every trip starts some hundred small parts of a program, which many lanes share; but
-        at the end, when the queue is empty, all lanes wait for the last, and their data should fit
-        in the caches.
-        Fewer for objectives with much data.
+      lanes: problems in work at a time, of each device. None means 128 to 256, by the size of
+        their data (all, where they are fewer): every trip starts some hundred small parts of a
+        program, which many lanes share; but at the end, when the queue is empty, all lanes wait for
+        the last, and their data should fit in the caches. Fewer for objectives with much data.
       has_aux: whether `value_fn` returns a pair.
       fixed: leaves to hold, as in `hesskit.minimize`, of one problem.
       bounds: as in `hesskit.minimize`, of one problem; all share them.

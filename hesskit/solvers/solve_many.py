@@ -24,9 +24,11 @@ from hesskit.solvers.loop import Limits, Static
 from hesskit.solvers.many_result import ManyResult
 from hesskit.solvers.solve import answer, ready
 
-LANES = 128
-"""Problems at once: few enough for the caches and for a short end, when the queue is empty, and
-many enough that starting the program's parts costs little (benchmarks/many.py)."""
+LANES = 128, 256
+"""Problems at once, least and most: few enough for a short end, when the queue is empty, and many
+enough that starting the program's parts costs little (benchmarks/many.py)."""
+CACHE = 2**16
+"""Bytes that the data of all lanes may take: every pass over the residuals is as large."""
 
 
 def _own_keys(carry: Any, index: Array) -> Any:
@@ -142,10 +144,11 @@ def _box(bounds: Any, batch: Batch) -> Bounds | None:
     return box
 
 
-def lanes_of(lanes: Any) -> int:
-    """The number of lanes that a user asked for, or the default."""
+def lanes_of(lanes: Any, batch: Batch) -> int:
+    """The number of lanes that a user asked for, or the default for data of this size."""
     if lanes is None:
-        return LANES
+        each = sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(batch.mine)) // batch.num()
+        return max(LANES[0], min(LANES[1], CACHE // max(each, 1)))
     errors.check_count(lanes, name="lanes")
     return int(lanes)
 
@@ -176,7 +179,7 @@ def call_many(
     here = checked(value_fn, params, optimizer, args=args, bounds=bounds, **options)
     box = _box(bounds, batch)
     run = functools.partial(
-        solve_many, here.static._replace(many=True), lanes_of(lanes), place_of(batch)
+        solve_many, here.static._replace(many=True), lanes_of(lanes, batch), place_of(batch)
     )
     many, closes = without_tangents(run, batch, here.limits, box)
     if closes is None:

@@ -1,4 +1,4 @@
-"""The compiled solves: each problem has a key of its own."""
+"""The compiled solves: each problem has a key of its own, and data have lanes by their size."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,8 @@ import optax
 import pytest
 
 import hesskit
+from hesskit.solvers.batch import batched
+from hesskit.solvers.solve_many import lanes_of
 
 
 def noisy(scale):
@@ -32,3 +34,10 @@ def test_each_problem_has_its_own_key():
         check="first_order",
     )
     assert len(np.unique(walk.value)) == 5
+
+
+def test_the_number_of_lanes_follows_the_size_of_the_data():
+    for entries, expected in ((2, 256), (80, 204), (1000, 128)):
+        batch = batched({"params": jnp.zeros((3, entries), "float32")}, 0)
+        assert lanes_of(None, batch) == expected
+        assert lanes_of(7, batch) == 7
