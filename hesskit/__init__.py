@@ -55,6 +55,7 @@ from hesskit.transforms.curvature_monitor import CurvatureMonitorState, curvatur
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
 from hesskit.transforms.gauss_newton import gauss_newton, scale_by_gauss_newton
 from hesskit.transforms.hessian_free import hessian_free, scale_by_hessian_free
+from hesskit.transforms.kfac import kfac
 from hesskit.transforms.lbfgs import lbfgs, scale_by_lbfgs
 from hesskit.transforms.levenberg_marquardt import (
     levenberg_marquardt,
@@ -133,6 +134,7 @@ __all__ = [
     "hessian_free",
     "hessian_operator",
     "hvp",
+    "kfac",
     "l2",
     "laplace",
     "last_info",

@@ -46,6 +46,8 @@ MAY_IMPORT = {
             "_diagonal",
             "_gauss_newton",
             "_hessian_free",
+            "_kfac",
+            "_kfac_renewal",
             "_natural_gradient",
             "_optax",
         },

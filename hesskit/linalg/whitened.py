@@ -70,7 +70,7 @@ def evaluate(fn: Any, params: Params, *, has_aux: bool = False, caller: str = "t
     if not isinstance(fn, Structured):
         raise TypeError(plain(caller))
     outer = fn.outer
-    outputs, push, pull, aux = _linearized(fn.inner, params)
+    outputs, push, pull, aux = linearized(fn.inner, params)
     value, slopes = jax.value_and_grad(outer.value)(outputs)
 
     def product(v: Params) -> Params:
@@ -118,7 +118,7 @@ def evaluate_rows(
     return at._replace(grad=tree.unravel(grad, params), rows=lambda: rows)
 
 
-def _linearized(inner: Callable[[Params], Any], params: Params) -> tuple[Any, Any, Any, Any]:
+def linearized(inner: Callable[[Params], Any], params: Params) -> tuple[Any, Any, Any, Any]:
     """Outputs, v -> J v, u -> J'u and aux; by reverse mode alone where forward mode is missing."""
     with contextlib.suppress(TypeError):  # no forward-mode rule; a user's own error comes again
         outputs, push, aux = jax.linearize(inner, params, has_aux=True)

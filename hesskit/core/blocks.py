@@ -1,0 +1,203 @@
+r"""Which block of a curvature stands for which leaf: Kronecker factors, or less.
+
+A leaf of two or more axes, as a matrix of a rows and b columns, may have the block
+
+    R (x) C,    R (a, a) and C (b, b)                                       (1)
+
+with one more row in each for a bias that enters with it. What is kept follows from the shapes of
+params alone, so that a state can be made before the objective is known; a trace of the model then
+says which of the two takes inputs, and which leaves have no such block.
+"""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+from hesskit.core.graph import Graph, trace
+from hesskit.core.types import Params
+from hesskit.core.uses import MATRIX, Use, uses
+
+SHARED = ("sum", "sampled")
+"""Of a leaf that enters several products: the sum of their factors, or factors of its own."""
+
+
+class Shape(NamedTuple):
+    """The matrix of a leaf.
+
+    Attributes:
+      leaf: its shape.
+      split: the number of axes that make its rows; None where its block is diagonal.
+      dense: whether R and C are matrices, or their diagonals.
+    """
+
+    leaf: tuple[int, ...]
+    split: int | None
+    dense: tuple[bool, bool] = (False, False)
+
+    @property
+    def rows(self) -> int:
+        """a."""
+        return math.prod(self.leaf[: self.split])
+
+    @property
+    def columns(self) -> int:
+        """b."""
+        return math.prod(self.leaf[self.split :])
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Lengths of R and C, with the row of a bias."""
+        return self.rows + 1, self.columns + 1
+
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Axes longer than 1 that make rows, and columns."""
+        long = [i for i, n in enumerate(self.leaf) if n != 1]
+        cut = self.split or 0
+        return tuple(i for i in long if i < cut), tuple(i for i in long if i >= cut)
+
+
+def shape_of(leaf: tuple[int, ...], max_dim: int) -> Shape:
+    """The matrix that a leaf of that shape is taken for.
+
+    Kernels have their input or their output axes together, and one of both first or last: of the
+    two cuts, behind the first axis or before the last, that with the smaller factors.
+
+    Args:
+      leaf: its shape.
+      max_dim: length up to which a factor is a matrix.
+
+    Returns:
+      A `Shape`.
+    """
+    if len(leaf) < 2 or math.prod(leaf) == 0:
+        return Shape(leaf, None)
+    cuts = [Shape(leaf, len(leaf) - 1), Shape(leaf, 1)]
+    best = min(cuts, key=lambda cut: cut.rows + cut.columns)
+    return best._replace(dense=(best.rows <= max_dim, best.columns <= max_dim))
+
+
+class Block(NamedTuple):
+    """What stands for a leaf.
+
+    Attributes:
+      path: of the leaf.
+      shape: its matrix.
+      kind: "kronecker"; "joined", in the block of another leaf; "sampled", of factors from slopes
+        by the leaf itself; "diagonal".
+      uses: what the block is made of.
+      swapped: for each use, whether columns take the inputs.
+      bias: of "kronecker", the leaf joined to it; of "joined", the leaf that has it.
+      alone: places among the outputs where the leaf itself is one.
+      why: a few words.
+    """
+
+    path: str
+    shape: Shape
+    kind: str
+    uses: tuple[Use, ...]
+    swapped: tuple[bool, ...] = ()
+    bias: int | None = None
+    alone: tuple[int, ...] = ()
+    why: str = ""
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether the block is R (x) C."""
+        return self.kind in ("kronecker", "sampled")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the slope by the leaf itself is needed."""
+        summed = all(use.kind in ("bias", "scale") for use in self.uses)
+        return self.kind == "sampled" or (self.kind == "diagonal" and not summed)
+
+
+class Plan(NamedTuple):
+    """The model and the block of each leaf."""
+
+    graph: Graph
+    blocks: tuple[Block, ...]
+
+
+def plan(fn: Any, params: Params, *, max_dim: int, shared: str) -> Plan:
+    """Reads a model and gives each leaf its block.
+
+    Args:
+      fn: `params -> outputs`.
+      params: a pytree of real arrays.
+      max_dim: length up to which a factor is a matrix.
+      shared: of a leaf that enters several products: "sum" or "sampled".
+
+    Returns:
+      A `Plan`.
+    """
+    graph = trace(fn, params)
+    found = uses(graph)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    blocks = []
+    for i, (path, leaf) in enumerate(leaves):
+        mine = [use for use in found if use.leaf == i]
+        alone = tuple(j for j, number in enumerate(graph.outputs) if number == graph.leaves[i])
+        shape = shape_of(leaf.shape, max_dim)
+        block = _block(shape, mine, shared)
+        blocks.append(block._replace(path=jax.tree_util.keystr(path), alone=alone))
+    return Plan(graph, _joined(blocks))
+
+
+def _block(shape: Shape, found: list[Use], shared: str) -> Block:
+    """The block of a leaf from its uses."""
+    products = [use for use in found if use.kind in MATRIX]
+    others = [use for use in found if use.kind not in MATRIX]
+    told = ", ".join(dict.fromkeys(use.why or use.kind for use in found))
+    if shape.split is None:
+        return Block("", shape, "diagonal", tuple(found), why=told or "not used")
+    sampled = Block("", shape, "sampled", tuple(found), why=told or "not used")
+    if not products:
+        return sampled
+    if len(found) > 1 and shared == "sampled":
+        return sampled._replace(why=f"used {len(found)} times")
+    sides = [_side(shape, use) for use in products]
+    if None in sides:
+        use = products[sides.index(None)]
+        cut = f"its matrix is cut behind axis {shape.split - 1}, and {use.kind} sums over "
+        return sampled._replace(why=cut + f"axes {use.taken}")
+    ignored = f"; not counted: {', '.join(use.why or use.kind for use in others)}" if others else ""
+    kinds = " + ".join(use.kind for use in products)
+    swapped = tuple(side == 1 for side in sides)
+    return Block("", shape, "kronecker", tuple(products), swapped, why=kinds + ignored)
+
+
+def _side(shape: Shape, use: Use) -> int | None:
+    """0 where rows take the inputs, 1 where columns do, None where neither."""
+    pair = (use.taken, use.given)
+    return next(
+        (i for i, axes in enumerate((shape.axes(), shape.axes()[::-1])) if axes == pair), None
+    )
+
+
+def _joined(blocks: list[Block]) -> tuple[Block, ...]:
+    """The blocks with biases in those of their weights, where these have one."""
+    made = list(blocks)
+    for i, block in enumerate(blocks):
+        for use in block.uses:
+            if use.bias is None:
+                continue
+            j = use.bias.leaf
+            if block.kind == "kronecker" and len(block.uses) == 1:
+                made[i] = block._replace(bias=j)
+                why = f"bias of {block.path}"
+                made[j] = made[j]._replace(kind="joined", bias=i, why=why)
+            else:
+                made[j] = made[j]._replace(uses=(use.bias,), why="bias")
+    return tuple(made)
+
+
+def groups(blocks: tuple[Block, ...]) -> dict[int, list[tuple[int, int]]]:
+    """The factors that are matrices, as (leaf, side), by their length."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for (i, block), side in itertools.product(enumerate(blocks), (0, 1)):
+        if block.has_factors and block.shape.dense[side]:
+            found.setdefault(block.shape.sides[side], []).append((i, side))
+    return found

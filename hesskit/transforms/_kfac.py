@@ -1,0 +1,205 @@
+r"""What kfac and scale_by_kfac share: the update of a direction, its length, and its trial.
+
+With the direction d = -M^{-1} g of the factors M and the step s_0 before, the step a d + b s_0 has
+the least
+
+    g.s + s.Gs / 2 + lambda |s|^2 / 2                                       (1)
+
+of the whole Gauss-Newton matrix G, from two pushes forward. Every few updates factors, inverses and
+lambda are renewed.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from hesskit.core import acceptance, blocks, errors, method, tree
+from hesskit.core.method import State
+from hesskit.core.status import Status
+from hesskit.core.structured import Structured
+from hesskit.core.types import Array, Params
+from hesskit.curvature import kronecker
+from hesskit.curvature.kronecker import Reading
+from hesskit.linalg import kronecker as factors
+from hesskit.linalg import whitened
+from hesskit.linalg.subspace import plane_minimizer
+from hesskit.transforms import _optax
+from hesskit.transforms._kfac_renewal import Options, check, empty, renewed
+from hesskit.transforms._optax import Call, Transformation
+
+RETREAT = 4.0
+"""What a rejected step makes of the damping."""
+
+
+class KFACInfo(NamedTuple):
+    """What the last update did. For people; the next update never reads it."""
+
+    status: Array  # (), int32, 0 while going on
+    accepted: Array  # (), bool: the step was taken
+    step_norm: Array  # (), |s|
+    ratio: Array  # (), actual over predicted decrease; 0 where nothing is compared
+    grad_norm: Array  # (), of the objective
+    num_values: Array  # (), int32, evaluations of this update
+    num_grads: Array  # (), int32
+    num_products: Array  # (), int32: each half a product, a push forward
+    value_mismatch: Array  # (), |value given - value found|
+    damping: Array  # (), lambda of this update
+    length: Array  # (), a of (1)
+    momentum: Array  # (), b of (1)
+    renewed: Array  # (), bool: factors and inverses are new
+
+
+class Found(NamedTuple):
+    """A step, with the numbers of Info and the predicted decrease."""
+
+    step: Params
+    length: Array
+    momentum: Array
+    predicted: Array
+
+
+def _judged_step(at: Reading, d: Params, before: Params, damping: Array) -> Found:
+    """The step of (1)."""
+    push, held = at.push(d), at.push(before)
+    bends = (at.bend(push, push), at.bend(push, held), at.bend(held, held))
+    norms = (tree.vdot(d, d), tree.vdot(d, before), tree.vdot(before, before))
+    a, b, c = (x.astype(y.dtype) + damping * y for x, y in zip(bends, norms, strict=True))
+    p, q = -tree.vdot(at.grad, d), -tree.vdot(at.grad, before)
+    x, y = plane_minimizer(a, b, c, p, q)
+    bend = x * x * bends[0] + 2 * x * y * bends[1] + y * y * bends[2]
+    step = tree.add(tree.scale(x, d), tree.scale(y, before))
+    return Found(step, x, y, x * p + y * q - bend / 2)
+
+
+def _scaled_step(
+    options: Options, at: Reading, d: Params, before: Params, rate: Any, sign: float
+) -> Found:
+    """The multiple of the direction with heavy-ball momentum, of bounded length in the metric G."""
+    dtype = tree.result_dtype(d)
+    momentum = jnp.asarray(0.0 if options.momentum is None else options.momentum, dtype)
+    whole = tree.axpy(momentum, before, d)
+    rate = jnp.asarray(rate, dtype)
+    if options.norm_constraint is not None:
+        size = rate * rate * jnp.abs(tree.vdot(whole, at.grad))
+        most = jnp.asarray(options.norm_constraint, dtype)
+        rate = rate * jnp.minimum(jnp.sqrt(most / jnp.where(size > 0, size, most)), 1)
+    return Found(tree.scale(sign * rate, whole), rate, momentum, jnp.zeros((), dtype))
+
+
+def _begin(options: Options, point: Params, params: Params) -> State:
+    """The first state."""
+    memory = empty(options, point)
+
+    def info(**common: Array) -> KFACInfo:
+        zero = jnp.zeros((), tree.result_dtype(point))
+        return KFACInfo(
+            **common, damping=zero, length=zero, momentum=zero, renewed=jnp.array(False)
+        )
+
+    return _optax.hide(method.first_state(point, memory, info), params)
+
+
+def _plan(options: Options, fn: Any, point: Params) -> blocks.Plan:
+    if not isinstance(fn, Structured):
+        raise TypeError(whitened.plain(options.name))
+    most, shared = options.max_factor_dim, options.shared
+    return blocks.plan(lambda p: fn.inner(p)[0], point, max_dim=most, shared=shared)
+
+
+def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -> Transformation:
+    """The transformation of these arguments; see `kfac`."""
+    check(options)
+    errors.check_number(learning_rate, name="learning_rate", schedule=True)
+    accepting = learning_rate is None
+
+    def advance(state: State, call: Call) -> tuple[Params, State]:
+        plan = _plan(options, call.fn, call.point)
+        old = _optax.show(state, call.params, call.point)
+        at = kronecker.read(call.fn, call.point, plan)
+        memory, damping, due = renewed(options, old, at, plan, accepting)
+        rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
+        d = tree.negative(factors.apply(memory.inverses, plan.blocks, rhs))
+        if accepting:
+            found = _judged_step(at, d, memory.step, damping)
+        else:
+            rate = learning_rate(old.count) if callable(learning_rate) else learning_rate
+            found = _scaled_step(options, at, d, memory.step, rate, sign)
+        zero = tree.zeros_like(call.point)
+        step = tree.cast_like(found.step, zero)
+        sound = tree.all_finite((at.value, at.grad, step))
+        found = found._replace(step=tree.where(sound, step, zero))
+        trial = call.fn(tree.add(call.point, found.step)) if accepting else None
+        new = _told(old, call, at, found, trial, sound, damping, due)
+        kept = new.info.accepted
+        before = found.step if accepting else tree.axpy(found.momentum, memory.step, d)
+        memory = memory._replace(
+            step=tree.where(kept, before, zero if accepting else memory.step),
+            good=jnp.where(kept & accepting, new.info.ratio, memory.good),
+            stale=~kept & sound,
+        )
+        size = jnp.where(kept, damping, RETREAT * damping)
+        new = new._replace(model=memory, size=jnp.where(sound, size, old.size), params=None)
+        new = tree.where(
+            tree.all_finite((at.value, at.grad)), new, old._replace(info=new.info, params=None)
+        )
+        return tree.where(kept, found.step, zero), new._replace(count=old.count + 1)
+
+    def begin(point: Params, params: Params) -> State:
+        return _begin(options, point, params)
+
+    init, update = _optax.initializer(begin), _optax.updater(options.name, has_aux, advance)
+    return Transformation(
+        init, update, method=None, name=options.name, has_aux=has_aux, judges=accepting
+    )
+
+
+def _told(
+    old: State,
+    call: Call,
+    at: Reading,
+    found: Found,
+    trial: Array | None,
+    sound: Array,
+    damping: Array,
+    due: Array,
+) -> State:
+    """The state after a step was judged, or taken unseen."""
+    dtype = old.level.dtype
+    value, norm = at.value.astype(dtype), tree.norm(at.grad).astype(dtype)
+    given = value if call.value is None else call.value.astype(dtype)
+    reference = jnp.where(value == old.level, jnp.minimum(old.reference, value), value)
+    rest = method.is_at_rest(norm, value, old.tolerance)
+    status = jnp.where(rest, Status.GRADIENT_TOL, Status.RUNNING)
+    level, ratio, kept = value, jnp.zeros((), dtype), sound
+    if trial is not None:
+        trial = trial.astype(dtype)
+        eps = max(float(jnp.finfo(v.dtype).eps) for v in (at.value, value))
+        floor = acceptance.rounding_floor(value, reference, eps)
+        positive = found.predicted > 0
+        ratio = (value - trial) / jnp.where(positive, found.predicted, 1)
+        ratio = jnp.where(positive & jnp.isfinite(trial), ratio, -jnp.inf).astype(dtype)
+        kept = sound & (trial <= reference + floor) & (ratio >= acceptance.ACCEPT_RATIO)
+        limited = ~kept & sound & positive & (found.predicted <= floor)
+        status = jnp.where(limited & ~rest, Status.ROUNDOFF_LIMITED, status)
+        status = jnp.where(kept & method.unbounded(trial, eps), Status.UNBOUNDED, status)
+        level = jnp.where(kept, trial, value)
+        reference = jnp.minimum(reference, level)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    status = jnp.where(finite, jnp.where(sound, status, Status.SINGULAR), Status.NONFINITE_START)
+    one = jnp.ones((), jnp.int32)
+    info = old.info._replace(
+        status=status.astype(jnp.int32),
+        accepted=kept,
+        step_norm=jnp.where(kept, tree.norm(found.step), 0).astype(dtype),
+        ratio=ratio,
+        grad_norm=jnp.where(finite, norm, old.info.grad_norm),
+        num_values=one if trial is None else one + 1,
+        num_grads=one,
+        num_products=jnp.zeros_like(one) if trial is None else one + 1,
+        value_mismatch=jnp.abs(given - value),
+        damping=damping.astype(dtype),
+        length=found.length.astype(dtype),
+        momentum=found.momentum.astype(dtype),
+        renewed=due,
+    )
+    return old._replace(grad=at.grad, level=level, reference=reference, info=info)

@@ -1,0 +1,135 @@
+r"""When K-FAC renews its factors, and what it keeps of them.
+
+Every few updates, each of the first ones, and after a rejected step (then the inverses alone),
+
+    M <- decay M + (1 - decay) M_new,    lambda <- turn lambda,    (M + lambda)^{-1}     (1)
+
+with M_new of one random vector of the outputs' curvature, and with a turn that follows the ratio of
+what f fell by to what was promised.
+
+Source: Martens & Grosse (2015), sections 5, 6.5 and 8.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import blocks, errors, tree
+from hesskit.core.keys import as_key
+from hesskit.core.method import State
+from hesskit.core.types import Array, Params
+from hesskit.curvature import kronecker
+from hesskit.curvature.kronecker import Reading
+from hesskit.linalg import kronecker as factors
+
+PERIOD = 5
+"""Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
+DECAY = 0.7
+"""Of the means of factors, by renewal: on a digits autoencoder better than 0.95 and 0.5."""
+MAX_DIM = 2048
+"""Rows of a factor at most: 32 MB for it and its inverse, a second to invert on a core."""
+FIRST = 0.03
+"""The first damping over the mean curvature."""
+TURN = 0.8
+"""What a good or bad ratio makes of the damping at a renewal."""
+
+
+class Memory(NamedTuple):
+    """What passes from update to update."""
+
+    means: factors.Slots
+    inverses: factors.Slots
+    num: Array  # (), int32, samples in the means
+    step: Params  # s_0
+    good: Array  # (), the ratio of the last step taken
+    stale: Array  # (), bool: the last step was rejected
+    key: Array
+
+
+class Options(NamedTuple):
+    """The arguments of a factory; see `kfac`."""
+
+    name: str
+    damping: Any
+    momentum: Any
+    norm_constraint: Any
+    period: Any
+    decay: Any
+    sharing: str
+    shared: str
+    key: Any
+    max_factor_dim: int
+
+
+def check(options: Options) -> None:
+    errors.check_number(options.damping, name="damping", open_low=True, schedule=True)
+    errors.check_number(options.momentum, name="momentum", high=1.0)
+    errors.check_number(options.norm_constraint, name="norm_constraint", open_low=True)
+    errors.check_count(options.period, name="period")
+    errors.check_number(options.decay, name="decay", high=1.0, none=False)
+    errors.check_choice(options.sharing, kronecker.SHARING, name="sharing")
+    errors.check_choice(options.shared, blocks.SHARED, name="shared")
+    errors.check_count(options.max_factor_dim, name="max_factor_dim")
+    as_key(options.key)
+
+
+def empty(options: Options, point: Params) -> Memory:
+    """The memory before the first update."""
+    return Memory(
+        means=factors.empty(point, options.max_factor_dim),
+        inverses=factors.empty(point, options.max_factor_dim),
+        num=jnp.zeros((), jnp.int32),
+        step=tree.zeros_like(point),
+        good=jnp.ones((), tree.result_dtype(point)),
+        stale=jnp.array(False),
+        key=as_key(options.key),
+    )
+
+
+def renewed(
+    options: Options, state: State, at: Reading, plan: blocks.Plan, accepting: bool
+) -> tuple[Memory, Array, Array]:
+    """Factors and inverses in the memory, lambda, and whether they are new."""
+    memory: Memory = state.model
+    early = memory.num < options.period
+    due = early | (state.count % options.period == 0) | memory.stale
+    key, draw = jax.random.split(memory.key)
+
+    def mean() -> factors.Slots:
+        new = kronecker.statistics(plan, at.sampled(draw), memory.means, sharing=options.sharing)
+        weight = jnp.maximum(1 / (memory.num + 1), 1 - jnp.asarray(options.decay))
+        mixed = factors.mixed(memory.means, new, weight)
+        return tree.where(tree.all_finite(mixed), mixed, memory.means)
+
+    means = tree.while_once(due & ~memory.stale, mean, memory.means)
+    curvature = factors.trace(means, plan.blocks) / max(tree.size(state.params), 1)
+    damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
+
+    def invert() -> factors.Slots:
+        new = factors.inverses(means, plan.blocks, damping)
+        return tree.where(tree.all_finite(new), new, memory.inverses)
+
+    inverses = tree.while_once(due, invert, memory.inverses)
+    taken = (due & ~memory.stale).astype(jnp.int32)
+    made = memory._replace(means=means, inverses=inverses, num=memory.num + taken, key=key)
+    return made, damping, due
+
+
+def _damping(
+    options: Options, state: State, curvature: Array, due: Array, accepting: bool
+) -> Array:
+    """lambda: what was asked, or part of the mean curvature, moved by ratios if there are some."""
+    memory: Memory = state.model
+    eps = jnp.finfo(curvature.dtype).eps
+    known = jnp.where(curvature > 0, curvature, 1)
+    first = FIRST * known
+    if options.damping is not None:
+        asked = options.damping
+        first = jnp.asarray(asked(state.count) if callable(asked) else asked, curvature.dtype)
+    if not accepting:
+        return jnp.where(due, first, state.size)
+    turn = jnp.where(memory.good >= 0.75, TURN, jnp.where(memory.good >= 0.25, 1, 1 / TURN))
+    moved = jnp.where(due & ~memory.stale, state.size * turn, state.size)
+    moved = jnp.maximum(moved, eps * known)
+    return jnp.where(state.size > 0, moved, first)

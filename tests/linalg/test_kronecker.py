@@ -1,0 +1,59 @@
+"""Kronecker factors against the dense matrices that they stand for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hesskit.core.blocks import plan
+from hesskit.linalg import kronecker
+from hesskit.linalg.dense import dense
+
+RNG = np.random.default_rng(0)
+X = jnp.ones((4, 3))
+
+
+def _psd(k, num):
+    a = RNG.normal(size=(k, num))
+    return a @ a.T
+
+
+def _model(p):
+    return X @ p["w"] + p["b"], X @ p["t"].T, X * p["s"]
+
+
+@pytest.mark.parametrize("max_dim", [10, 2])
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_products_and_inverses_are_those_of_the_dense_blocks(float64, max_dim):
+    shapes = {"b": (2,), "s": (3,), "t": (2, 3), "w": (3, 2)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    found = plan(_model, params, max_dim=max_dim, shared="sum")
+    slots = kronecker.empty(params, max_dim)
+    slots = jax.tree.map(
+        lambda a: jnp.asarray(_psd(len(a), 9) if a.ndim == 2 else RNG.uniform(1, 2, a.shape)), slots
+    )
+    slots = (slots[0], slots[1], (*slots[2][:2], jnp.zeros(())), (*slots[3][:2], jnp.zeros(())))
+    given = dense(lambda v: kronecker.apply(slots, found.blocks, v), params)
+
+    def full(side, k):
+        return np.diag(side)[:k, :k] if side.ndim == 1 else np.asarray(side)[:k, :k]
+
+    rows, columns = full(slots[3][0], 4), full(slots[3][1], 2)  # w with b as its last row
+    joined = np.kron(rows, columns)
+    order = [0, 1, *range(11, 17)]  # b, then w
+    np.testing.assert_allclose(given[np.ix_(order, order)], np.roll(joined, 2, (0, 1)), rtol=1e-12)
+    t = np.kron(full(slots[2][0], 2), full(slots[2][1], 3))
+    np.testing.assert_allclose(given[5:11, 5:11], t, rtol=1e-12)
+    np.testing.assert_allclose(given[2:5, 2:5], np.diag(slots[1]), rtol=1e-12)
+
+    damping = 0.3
+    inverses = kronecker.inverses(slots, found.blocks, jnp.asarray(damping))
+    inverse = dense(lambda v: kronecker.apply(inverses, found.blocks, v), params)
+    assert np.linalg.eigvalsh(inverse)[0] > 0
+    rows, columns = full(slots[3][0], 4), slots[3][1]
+    traces = np.trace(rows) / 4, (np.trace(columns) if columns.ndim == 2 else columns.sum()) / 2
+    pi = (traces[0] / traces[1]) ** 0.5
+    damped = rows + pi * damping**0.5 * np.eye(4), full(columns, 3) + damping**0.5 / pi * np.eye(3)
+    wanted = np.kron(np.linalg.inv(damped[0]), np.linalg.inv(damped[1])[:2, :2])
+    np.testing.assert_allclose(inverse[np.ix_(order, order)], np.roll(wanted, 2, (0, 1)), rtol=1e-9)
+    np.testing.assert_allclose(inverse[2:5, 2:5], np.diag(1 / (slots[1] + damping)), rtol=1e-12)
