@@ -33,6 +33,7 @@ from hesskit.curvature.diagonal import diagonal_preconditioner
 from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
+from hesskit.curvature.kronecker_table import KroneckerRow, KroneckerTable, kronecker_table
 from hesskit.curvature.leafwise import leafwise_preconditioner
 from hesskit.linalg.inertia import DefiniteKind
 from hesskit.linalg.operator import Operator, Preconditioner
@@ -91,6 +92,8 @@ __all__ = [
     "FitResult",
     "GradientDescentRate",
     "HessianCheck",
+    "KroneckerRow",
+    "KroneckerTable",
     "Laplace",
     "LogDet",
     "ManyFits",
@@ -135,6 +138,7 @@ __all__ = [
     "hessian_operator",
     "hvp",
     "kfac",
+    "kronecker_table",
     "l2",
     "laplace",
     "last_info",

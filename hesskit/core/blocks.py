@@ -19,6 +19,8 @@ from hesskit.core.graph import Graph, trace
 from hesskit.core.types import Params
 from hesskit.core.uses import MATRIX, Use, uses
 
+MAX_DIM = 2048
+"""Rows of a factor at most: 32 MB for it and its inverse, a second to invert on a core."""
 SHARED = ("sum", "sampled")
 """Of a leaf that enters several products: the sum of their factors, or factors of its own."""
 

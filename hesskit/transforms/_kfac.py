@@ -131,18 +131,16 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         trial = call.fn(tree.add(call.point, found.step)) if accepting else None
         new = _told(old, call, at, found, trial, sound, damping, due)
         kept = new.info.accepted
-        before = found.step if accepting else tree.axpy(found.momentum, memory.step, d)
+        step = tree.where(kept, found.step, zero)
+        last = step if accepting else tree.axpy(found.momentum, memory.step, d)
         memory = memory._replace(
-            step=tree.where(kept, before, zero if accepting else memory.step),
+            step=tree.where(sound, last, memory.step),
             good=jnp.where(kept & accepting, new.info.ratio, memory.good),
-            stale=~kept & sound,
+            stale=jnp.where(sound, ~kept, memory.stale),
         )
         size = jnp.where(kept, damping, RETREAT * damping)
-        new = new._replace(model=memory, size=jnp.where(sound, size, old.size), params=None)
-        new = tree.where(
-            tree.all_finite((at.value, at.grad)), new, old._replace(info=new.info, params=None)
-        )
-        return tree.where(kept, found.step, zero), new._replace(count=old.count + 1)
+        size = jnp.where(sound, size, old.size)
+        return step, new._replace(model=memory, size=size, count=old.count + 1)
 
     def begin(point: Params, params: Params) -> State:
         return _begin(options, point, params)
@@ -202,4 +200,10 @@ def _told(
         momentum=found.momentum.astype(dtype),
         renewed=due,
     )
-    return old._replace(grad=at.grad, level=level, reference=reference, info=info)
+    return old._replace(
+        grad=tree.where(finite, at.grad, old.grad),
+        level=jnp.where(finite, level, old.level),
+        reference=jnp.where(finite, reference, old.reference),
+        params=None,
+        info=info,
+    )

@@ -27,8 +27,6 @@ PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
 DECAY = 0.7
 """Of the means of factors, by renewal: on a digits autoencoder better than 0.95 and 0.5."""
-MAX_DIM = 2048
-"""Rows of a factor at most: 32 MB for it and its inverse, a second to invert on a core."""
 FIRST = 0.03
 """The first damping over the mean curvature."""
 TURN = 0.8
@@ -94,6 +92,7 @@ def renewed(
     memory: Memory = state.model
     early = memory.num < options.period
     due = early | (state.count % options.period == 0) | memory.stale
+    due &= tree.all_finite((at.value, at.grad))
     key, draw = jax.random.split(memory.key)
 
     def mean() -> factors.Slots:
@@ -112,6 +111,7 @@ def renewed(
 
     inverses = tree.while_once(due, invert, memory.inverses)
     taken = (due & ~memory.stale).astype(jnp.int32)
+    key = jnp.where(due, key, memory.key)
     made = memory._replace(means=means, inverses=inverses, num=memory.num + taken, key=key)
     return made, damping, due
 

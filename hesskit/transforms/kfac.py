@@ -13,8 +13,9 @@ curvature", sections 5 to 7.
 
 from typing import Any
 
+from hesskit.core.blocks import MAX_DIM
 from hesskit.transforms._kfac import build
-from hesskit.transforms._kfac_renewal import DECAY, MAX_DIM, PERIOD, Options
+from hesskit.transforms._kfac_renewal import DECAY, PERIOD, Options
 from hesskit.transforms._optax import Transformation, memoize
 
 

@@ -1,0 +1,37 @@
+"""The table of blocks, and its words."""
+
+import jax.numpy as jnp
+import pytest
+
+import hesskit
+
+X, IDS = jnp.ones((5, 3)), jnp.array([[0, 2], [1, 1]])
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_every_leaf_has_a_line_that_says_why():
+    def model(p):
+        h = p["e"][IDS] @ p["w"] + p["b"]
+        return h @ p["e"].T, jnp.cumsum(p["m"], axis=0), jnp.sum(jnp.sin(p["v"])), p["s"] * X
+
+    shapes = {"b": 3, "e": (70, 3), "m": (2, 2), "s": 3, "unused": (2, 2), "v": 4, "w": (3, 3)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    loss = hesskit.composite(lambda out: sum(jnp.sum(o**2) for o in out), model)
+    table = hesskit.kronecker_table(loss, params, max_factor_dim=50)
+    rows = {row.path.strip("[]'"): (row.kind, row.factors, row.why) for row in table.rows}
+    assert rows == {
+        "b": ("joined", (), "bias of ['w']"),
+        "e": ("kronecker", ((70,), (3, 3)), "embedding + dense"),
+        "m": ("sampled", ((2, 2), (2, 2)), "enters cumsum"),
+        "s": ("diagonal", ((3,),), "scale"),
+        "unused": ("sampled", ((2, 2), (2, 2)), "not used"),
+        "v": ("diagonal", ((4,),), "enters sin"),
+        "w": ("kronecker", ((4, 4), (3, 3)), "dense, with ['b']"),
+    }
+    assert "70, 3x3" in str(table)
+    assert str(table) in table._repr_html_().replace("&#x27;", "'")
+
+
+def test_a_plain_function_has_no_table():
+    with pytest.raises(TypeError, match="kronecker_table needs the residuals"):
+        hesskit.kronecker_table(lambda w: jnp.sum(w**2), jnp.ones(2))
