@@ -56,7 +56,7 @@ from hesskit.transforms.curvature_monitor import CurvatureMonitorState, curvatur
 from hesskit.transforms.damped_newton import damped_newton, scale_by_damped_newton
 from hesskit.transforms.gauss_newton import gauss_newton, scale_by_gauss_newton
 from hesskit.transforms.hessian_free import hessian_free, scale_by_hessian_free
-from hesskit.transforms.kfac import kfac
+from hesskit.transforms.kfac import kfac, scale_by_kfac
 from hesskit.transforms.lbfgs import lbfgs, scale_by_lbfgs
 from hesskit.transforms.levenberg_marquardt import (
     levenberg_marquardt,
@@ -168,6 +168,7 @@ __all__ = [
     "scale_by_gauss_newton",
     "scale_by_hager_zhang_linesearch",
     "scale_by_hessian_free",
+    "scale_by_kfac",
     "scale_by_lbfgs",
     "scale_by_levenberg_marquardt",
     "scale_by_natural_gradient",

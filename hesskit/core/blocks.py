@@ -73,7 +73,8 @@ def shape_of(leaf: tuple[int, ...], max_dim: int) -> Shape:
     Returns:
       A `Shape`.
     """
-    if len(leaf) < 2 or math.prod(leaf) == 0:
+    vector = len(leaf) > 2 and sum(n != 1 for n in leaf) < 2  # a bias with axes for space
+    if len(leaf) < 2 or math.prod(leaf) == 0 or vector:
         return Shape(leaf, None)
     cuts = [Shape(leaf, len(leaf) - 1), Shape(leaf, 1)]
     best = min(cuts, key=lambda cut: cut.rows + cut.columns)

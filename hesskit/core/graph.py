@@ -45,7 +45,7 @@ class Graph(NamedTuple):
       constants: values known beforehand, by number.
       views: values that are a leaf rearranged, by number.
       shapes: of every value, by number.
-      dtypes: likewise.
+      types: likewise, with dtype and layout.
       leaves: the numbers of the leaves of params.
       outputs: the numbers of the leaves of what the function returns.
       structure: of what it returns.
@@ -55,7 +55,7 @@ class Graph(NamedTuple):
     constants: dict[int, Any]
     views: dict[int, View]
     shapes: dict[int, tuple[int, ...]]
-    dtypes: dict[int, Any]
+    types: dict[int, Any]
     leaves: tuple[int, ...]
     outputs: tuple[int, ...]
     structure: Any
@@ -88,7 +88,7 @@ def trace(fn: Callable[[Params], Any], params: Params) -> Graph:
         constants=writer.constants,
         views=writer.views,
         shapes=writer.shapes,
-        dtypes=writer.dtypes,
+        types=writer.types,
         leaves=leaves,
         outputs=outputs,
         structure=jax.tree.structure(shape),
@@ -114,12 +114,12 @@ class _Writer:
         self.constants: dict[int, Any] = {}
         self.views: dict[int, View] = {}
         self.shapes: dict[int, tuple[int, ...]] = {}
-        self.dtypes: dict[int, Any] = {}
+        self.types: dict[int, Any] = {}
 
     def new(self, like: Any) -> int:
         number = len(self.shapes)
         self.shapes[number] = tuple(getattr(like, "shape", ()))
-        self.dtypes[number] = getattr(like, "dtype", None)
+        self.types[number] = like
         return number
 
     def constant(self, item: Any) -> int:

@@ -229,23 +229,47 @@ def _scale(graph: Graph, node: Node, place: int, seen: View) -> Use | None:
     return Use(seen.leaf, "scale", node.outputs[0], source, inputs=spread, slopes=spread)
 
 
-def _long(axes: tuple[int, ...], shape: tuple[int, ...]) -> list[int]:
-    """Those longer than 1."""
-    return [i for i in axes if shape[i] != 1]
+def _moved(node: Node, shape: tuple[int, ...], to: tuple[int, ...], axes: list[int]) -> list[int]:
+    """Where axes of a value, longer than 1, are after an equation; fewer where it mixes them."""
+    if node.name == "transpose":
+        permutation = node.equation.params["permutation"]
+        return [permutation.index(i) for i in axes]
+    if node.name not in ("convert_element_type", "copy", "reshape", "squeeze"):
+        return []
+    places = {(math.prod(to[:j]), n): j for j, n in enumerate(to) if n != 1}
+    keys = [(math.prod(shape[:i]), shape[i]) for i in axes]
+    return [places[key] for key in keys if key in places]
+
+
+def _reached(found: list[Use], graph: Graph, takers: dict[int, int]) -> dict[int, Any]:
+    """Products by the number of their output, rearranged or not, with the axes of features."""
+    reached: dict[int, Any] = {}
+    for use in found:
+        if use.kind in ("dense", "conv"):
+            shape = graph.shapes[use.output]
+            reached[use.output] = use, [i for i in use.features if shape[i] != 1]
+    for node in graph.nodes:
+        source = node.inputs[0] if node.inputs else -1
+        if source in reached and takers[source] == 1:
+            use, axes = reached[source]
+            shapes = graph.shapes[source], graph.shapes[node.outputs[0]]
+            moved = _moved(node, *shapes, axes)
+            if axes and len(moved) == len(axes):
+                reached[node.outputs[0]] = use, moved
+    return reached
 
 
 def _joined(found: list[Use], graph: Graph) -> list[Use]:
     """Uses with each bias in that of the product it is added to, if nothing else takes either."""
     numbers = [*(i for node in graph.nodes for i in node.inputs), *graph.outputs]
     takers, leaves = collections.Counter(numbers), collections.Counter(use.leaf for use in found)
-    products = {use.output: use for use in found if use.kind in ("dense", "conv")}
-    pairs = {}
+    reached, pairs = _reached(found, graph, takers), {}
     for use in found:
-        product = products.get(use.source) if use.kind == "bias" else None
-        shape = graph.shapes[use.output]
-        if product is None or _long(product.features, shape) != _long(use.features, shape):
+        if use.kind != "bias" or use.source not in reached:
             continue
-        if leaves[use.leaf] == leaves[product.leaf] == takers[product.output] == 1:
+        product, axes = reached[use.source]
+        same = axes == [i for i in use.features if graph.shapes[use.output][i] != 1]
+        if same and leaves[use.leaf] == leaves[product.leaf] == takers[use.source] == 1:
             pairs[product.leaf] = use
     biases = [use.leaf for use in pairs.values()]
     return [use._replace(bias=pairs.get(use.leaf)) for use in found if use.leaf not in biases]

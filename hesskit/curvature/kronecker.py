@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import graph, tree
+from hesskit.core import graph, layout, tree
 from hesskit.core.blocks import Block, Plan
 from hesskit.core.structured import Outer, Structured
 from hesskit.core.types import Array, Params
@@ -51,7 +51,7 @@ class Reading(NamedTuple):
       grad: like params.
       bend: `(v, w) -> v.Gw`, from two pushes forward.
       push: `v -> J v`.
-      sampled: `key -> Passed`, the slopes of one random vector F u.
+      sampled: `seed -> Passed`, the slopes of one random vector F u.
     """
 
     value: Array
@@ -80,7 +80,7 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
       A `Reading`.
     """
     keep, marked = _marked(plan)
-    taps = {i: jnp.zeros(plan.graph.shapes[i], plan.graph.dtypes[i]) for i in marked}
+    taps = {i: _zeros(plan.graph.types[i]) for i in marked}
 
     def through(given: tuple[dict[int, Array], Params]) -> tuple[Any, Any]:
         added, point = given
@@ -94,8 +94,8 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
     outer = fn.outer
     value, slopes = jax.value_and_grad(outer.value)(outputs)
 
-    def sampled(key: Array) -> Passed:
-        tangent = _random(outer, outputs, key)
+    def sampled(seed: Array) -> Passed:
+        tangent = _random(outer, outputs, seed)
         by_value, by_leaf = pull(tangent)
         return Passed(values, by_value, jax.tree.leaves(by_leaf), jax.tree.leaves(tangent))
 
@@ -108,21 +108,32 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
     )
 
 
-def _random(outer: Outer, outputs: Any, key: Array) -> Any:
+def _zeros(like: Any) -> Array:
+    """Zeros of a type, laid out as it says."""
+    zeros, sharding = jnp.zeros(like.shape, like.dtype), getattr(like, "sharding", None)
+    if sharding is None or all(entry is None for entry in sharding.spec):
+        return zeros
+    return jax.sharding.reshard(zeros, sharding)
+
+
+def _random(outer: Outer, outputs: Any, seed: Array) -> Any:
     """F u, for u of random signs."""
     image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
-    leaves, structure = jax.tree.flatten(image)
-    keys = jax.random.split(key, len(leaves))
-    signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return back(jax.tree.unflatten(structure, signs))[0]
+    draws = tree.pseudo_random_like(image, seed)
+    return back(jax.tree.map(lambda u: jnp.where(u < 0, -1, 1).astype(u.dtype), draws))[0]
 
 
 def _gram(x: Array, full: bool) -> Array:
     """Sum over rows of x x', or its diagonal."""
     if not full:
         return jnp.sum(x * x, axis=0)
-    dims = (((0,), (0,)), ((), ()))
-    return jax.lax.dot_general(x, x, dims, precision=jax.lax.Precision.HIGHEST)
+    return jax.lax.dot_general(
+        x,
+        x,
+        (((0,), (0,)), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        out_sharding=layout.replicated(x, 2),
+    )
 
 
 def _more(gram: Array, row: Array | None, corner: Array) -> Array:
@@ -206,7 +217,7 @@ def statistics(plan: Plan, at: Passed, like: Slots, *, sharing: str) -> Slots:
         elif block.kind == "sampled":
             made[i] = (*_by_slope(block, at.leaves[i]), jnp.zeros_like(slot[2]))
         elif block.kind == "diagonal":
-            made[i] = _diagonal(block, at, i).reshape(slot.shape)
+            made[i] = _diagonal(block, at, i, slot.dtype).reshape(slot.shape)
     return tree.cast_like(tuple(made), like)
 
 
@@ -218,22 +229,22 @@ def _by_slope(block: Block, slope: Array) -> tuple[Array, Array]:
     return _more(rows, None, zero), _more(columns / jnp.where(size > 0, size, 1), None, zero)
 
 
-def _diagonal(block: Block, at: Passed, leaf: int) -> Array:
+def _diagonal(block: Block, at: Passed, leaf: int, dtype: Any) -> Array:
     """The squares of slopes, summed over positions where they are known there."""
     if block.is_whole:
         own = tree.widen(at.leaves[leaf])
         return own * own
-    total = jnp.zeros((), jnp.float32)
+    total = jnp.zeros((), dtype)
     for use in block.uses:
         assert use.slopes is not None
         g = tree.widen(use.slopes(at.slopes[use.output]))
         if use.inputs is not None:
             g = g * tree.widen(use.inputs(at.values[use.source]))
         g = g.reshape(-1, g.shape[-1])
-        total = total + jnp.sum(g * g, axis=0)
+        total = total + jnp.sum(g * g, axis=0).astype(dtype)
     for j in block.alone:
         own = tree.widen(at.outputs[j]).reshape(-1)
-        total = total + own * own
+        total = total + (own * own).astype(dtype)
     return jnp.broadcast_to(total, (block.shape.rows,))
 
 

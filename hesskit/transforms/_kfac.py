@@ -9,12 +9,15 @@ of the whole Gauss-Newton matrix G, from two pushes forward. Every few updates f
 lambda are renewed.
 """
 
+import functools
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, blocks, errors, method, tree
+from hesskit.core import acceptance, blocks, errors, method, objective, tree
 from hesskit.core.method import State
+from hesskit.core.penalty import l2
 from hesskit.core.status import Status
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
@@ -106,6 +109,37 @@ def _plan(options: Options, fn: Any, point: Params) -> blocks.Plan:
     return blocks.plan(lambda p: fn.inner(p)[0], point, max_dim=most, shared=shared)
 
 
+def _decayed(update: Any, strength: Any) -> Any:
+    """`update` of the objective with `l2(strength)`, called with that of the objective alone."""
+    penalty = l2(strength)
+
+    @functools.wraps(update)
+    def call(
+        updates: Params,
+        state: State,
+        params: Params | None = None,
+        *,
+        value_fn: Any,
+        value: Any = None,
+        grad: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Params, State]:
+        if params is None:
+            return update(updates, state, params, value_fn=value_fn, **extra)
+        pull = tree.scale(strength, objective.conjugate(params))
+        return update(
+            tree.add(updates, pull),
+            state,
+            params,
+            value_fn=value_fn + penalty,
+            value=None if value is None else value + penalty(params).astype(value.dtype),
+            grad=None if grad is None else tree.add(grad, pull),
+            **extra,
+        )
+
+    return call
+
+
 def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -> Transformation:
     """The transformation of these arguments; see `kfac`."""
     check(options)
@@ -118,7 +152,8 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         at = kronecker.read(call.fn, call.point, plan)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
-        d = tree.negative(factors.apply(memory.inverses, plan.blocks, rhs))
+        inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
+        d = tree.negative(factors.apply(inverses, plan.blocks, rhs))
         if accepting:
             found = _judged_step(at, d, memory.step, damping)
         else:
@@ -146,6 +181,8 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         return _begin(options, point, params)
 
     init, update = _optax.initializer(begin), _optax.updater(options.name, has_aux, advance)
+    if options.weight_decay is not None:
+        update = _decayed(update, options.weight_decay)
     return Transformation(
         init, update, method=None, name=options.name, has_aux=has_aux, judges=accepting
     )

@@ -36,13 +36,13 @@ TURN = 0.8
 class Memory(NamedTuple):
     """What passes from update to update."""
 
-    means: factors.Slots
-    inverses: factors.Slots
+    means: Params  # factors in the place of each leaf
+    inverses: Params
     num: Array  # (), int32, samples in the means
     step: Params  # s_0
     good: Array  # (), the ratio of the last step taken
     stale: Array  # (), bool: the last step was rejected
-    key: Array
+    seed: Array  # (), uint32, of the random slopes to come
 
 
 class Options(NamedTuple):
@@ -58,6 +58,7 @@ class Options(NamedTuple):
     shared: str
     key: Any
     max_factor_dim: int
+    weight_decay: Any = None
 
 
 def check(options: Options) -> None:
@@ -69,19 +70,22 @@ def check(options: Options) -> None:
     errors.check_choice(options.sharing, kronecker.SHARING, name="sharing")
     errors.check_choice(options.shared, blocks.SHARED, name="shared")
     errors.check_count(options.max_factor_dim, name="max_factor_dim")
+    errors.check_number(options.weight_decay, name="weight_decay")
     as_key(options.key)
 
 
 def empty(options: Options, point: Params) -> Memory:
     """The memory before the first update."""
+    structure, most = jax.tree.structure(point), options.max_factor_dim
+    means = jax.tree.unflatten(structure, factors.empty(point, most))
     return Memory(
-        means=factors.empty(point, options.max_factor_dim),
-        inverses=factors.empty(point, options.max_factor_dim),
+        means=means,
+        inverses=tree.zeros_like(means),
         num=jnp.zeros((), jnp.int32),
         step=tree.zeros_like(point),
         good=jnp.ones((), tree.result_dtype(point)),
         stale=jnp.array(False),
-        key=as_key(options.key),
+        seed=jax.random.bits(as_key(options.key), (), jnp.uint32),
     )
 
 
@@ -93,26 +97,32 @@ def renewed(
     early = memory.num < options.period
     due = early | (state.count % options.period == 0) | memory.stale
     due &= tree.all_finite((at.value, at.grad))
-    key, draw = jax.random.split(memory.key)
+    structure = jax.tree.structure(state.grad)
+    old, held = (tuple(structure.flatten_up_to(x)) for x in (memory.means, memory.inverses))
 
     def mean() -> factors.Slots:
-        new = kronecker.statistics(plan, at.sampled(draw), memory.means, sharing=options.sharing)
-        weight = jnp.maximum(1 / (memory.num + 1), 1 - jnp.asarray(options.decay))
-        mixed = factors.mixed(memory.means, new, weight)
-        return tree.where(tree.all_finite(mixed), mixed, memory.means)
+        seed = memory.seed + memory.num.astype(jnp.uint32)
+        new = kronecker.statistics(plan, at.sampled(seed), old, sharing=options.sharing)
+        least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
+        weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
+        mixed = factors.mixed(old, new, weight)
+        return tree.where(tree.all_finite(mixed), mixed, old)
 
-    means = tree.while_once(due & ~memory.stale, mean, memory.means)
+    means = tree.while_once(due & ~memory.stale, mean, old)
     curvature = factors.trace(means, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
 
     def invert() -> factors.Slots:
         new = factors.inverses(means, plan.blocks, damping)
-        return tree.where(tree.all_finite(new), new, memory.inverses)
+        return tree.where(tree.all_finite(new), new, held)
 
-    inverses = tree.while_once(due, invert, memory.inverses)
+    inverses = tree.while_once(due, invert, held)
     taken = (due & ~memory.stale).astype(jnp.int32)
-    key = jnp.where(due, key, memory.key)
-    made = memory._replace(means=means, inverses=inverses, num=memory.num + taken, key=key)
+    made = memory._replace(
+        means=jax.tree.unflatten(structure, means),
+        inverses=jax.tree.unflatten(structure, inverses),
+        num=memory.num + taken,
+    )
     return made, damping, due
 
 

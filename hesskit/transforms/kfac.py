@@ -26,6 +26,7 @@ def kfac(
     damping: Any = None,
     momentum: Any = None,
     norm_constraint: Any = None,
+    weight_decay: Any = None,
     period: int = PERIOD,
     decay: float = DECAY,
     sharing: str = "expand",
@@ -49,6 +50,8 @@ def kfac(
       momentum: of the heavy ball, in [0, 1], with a learning rate. None means 0.
       norm_constraint: bound on lr^2 d.Gd, about twice the divergence of the outputs' distribution,
         with a learning rate; None for none. 1e-3 as published.
+      weight_decay: `hesskit.l2(weight_decay)` is added to `value_fn`; None for none. Value and
+        gradient are handed to `update` without it.
       period: updates between renewals of factors, inverses and lambda; the first ones are renewed
         at each.
       decay: of the factors' running means, by renewal.
@@ -104,5 +107,66 @@ def kfac(
         shared,
         key,
         max_factor_dim,
+        weight_decay,
     )
     return build(options, learning_rate=learning_rate, has_aux=has_aux, sign=1.0)
+
+
+@memoize
+def scale_by_kfac(
+    *,
+    damping: Any = None,
+    momentum: Any = None,
+    period: int = PERIOD,
+    decay: float = DECAY,
+    sharing: str = "expand",
+    shared: str = "sum",
+    key: Any = 0,
+    max_factor_dim: int = MAX_DIM,
+    has_aux: bool = False,
+) -> Transformation:
+    r"""The direction M^{-1} g of Kronecker factors, for chains.
+
+    `kfac(lr)` without a norm constraint is
+    `optax.chain(scale_by_kfac(), scale_by_learning_rate(lr))`.
+
+    Args:
+      damping: lambda, in the unit of G, or a schedule; None means 0.03 of the mean curvature.
+      momentum: of the heavy ball, in [0, 1]. None means 0.
+      period: updates between renewals of the factors.
+      decay: of the factors' running means, by renewal.
+      sharing: "expand" or "reduce", as in `kfac`.
+      shared: "sum" or "sampled", as in `kfac`.
+      key: an int or a key, of the random slopes.
+      max_factor_dim: a factor of more rows is a diagonal.
+      has_aux: ignored: a structured objective says itself whether it has an aux.
+
+    Returns:
+      A `Transformation` whose updates point uphill; its `update` needs a structured `value_fn`.
+
+    For mini-batches: yes. Cost of an update in gradients: 1; a renewal 1.5 and the inverses.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, hesskit
+      >>> loss = hesskit.least_squares_loss(lambda p: 2.0 * (p - 3.0))
+      >>> scaled = hesskit.scale_by_kfac(damping=1e-6)
+      >>> x = jnp.array([1.0])
+      >>> print(scaled.update(jax.grad(loss)(x), scaled.init(x), x, value_fn=loss)[0].round(4))
+      [-2.]
+
+    References:
+      Martens & Grosse (2015), ICML.
+    """
+    options = Options(
+        "scale_by_kfac",
+        damping,
+        momentum,
+        None,
+        period,
+        decay,
+        sharing,
+        shared,
+        key,
+        max_factor_dim,
+    )
+    return build(options, learning_rate=1.0, has_aux=has_aux, sign=-1.0)

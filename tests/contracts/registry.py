@@ -17,10 +17,12 @@ from tests.contracts.support import Fn, structured
 STRUCTURED = (
     hesskit.gauss_newton,
     hesskit.hessian_free,
+    hesskit.kfac,
     hesskit.levenberg_marquardt,
     hesskit.natural_gradient,
     hesskit.scale_by_gauss_newton,
     hesskit.scale_by_hessian_free,
+    hesskit.scale_by_kfac,
     hesskit.scale_by_levenberg_marquardt,
     hesskit.scale_by_natural_gradient,
 )
@@ -108,6 +110,7 @@ _SCALED_TRIALS = [
     _more(hesskit.levenberg_marquardt, learning_rate=0.5),
     _more(hesskit.hessian_free, learning_rate=0.5),
     _case(hesskit.natural_gradient, learning_rate=0.5),
+    _case(hesskit.kfac, learning_rate=0.5),
     _more(hesskit.natural_gradient, learning_rate=0.5, momentum=0.5, linear_solver="cg"),
 ]
 
@@ -130,6 +133,7 @@ PAIRS = [
     (hesskit.scale_by_levenberg_marquardt, hesskit.levenberg_marquardt),
     (hesskit.scale_by_hessian_free, hesskit.hessian_free),
     (hesskit.scale_by_natural_gradient, hesskit.natural_gradient),
+    (hesskit.scale_by_kfac, hesskit.kfac),
     (hesskit.scale_by_lbfgs, hesskit.lbfgs),
 ]
 

@@ -69,7 +69,7 @@ def test_inputs_and_slopes_make_up_the_gradient(case):
 @pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
 def test_a_bias_joins_the_product_it_is_added_to():
     def model(p):
-        h = X @ p["w"] + p["b"]
+        h = jax.vmap(lambda x: p["w"].T @ x + p["b"])(X[0]).astype(jnp.float32)
         return _conv(IMAGES, p["k"], ("NHWC", "HWIO", "NHWC")) + p["c"], h * p["s"] + p["d"]
 
     shapes = {"w": (3, 2), "b": (2,), "k": (2, 2, 3, 2), "c": (2,), "s": (2,), "d": (2,)}

@@ -26,12 +26,12 @@ def mean_factors(loss, params, args, *, num=1, sharing="expand", shared="sum", m
     empty = factors.empty(params, max_dim)
 
     @jax.jit
-    def of(keys):
+    def of(seeds):
         at = kronecker.read(fn, params, plan)
-        draw = lambda key: kronecker.statistics(plan, at.sampled(key), empty, sharing=sharing)
-        return jax.tree.map(lambda a: jnp.mean(a, axis=0), jax.lax.map(draw, keys))
+        draw = lambda seed: kronecker.statistics(plan, at.sampled(seed), empty, sharing=sharing)
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), jax.lax.map(draw, seeds))
 
-    return plan, of(jax.random.split(jax.random.key(0), num))
+    return plan, of(jnp.arange(num, dtype=jnp.uint32))
 
 
 def matrix(plan, slots, params):

@@ -61,3 +61,37 @@ def test_it_trains_a_net_fivefold_faster_than_adam_and_never_climbs():
     assert info.status == 0
     assert info.num_values == 2
     assert info.value_mismatch < 1e-6
+
+
+@USER
+def test_weight_decay_is_a_penalty_in_the_objective():
+    """The steps are those on the sum, although value and gradient come without it."""
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: jnp.tanh(x @ p["w"]))
+    more = {"params": {"w": start()["w"]}, "args": (X, jnp.ones((40, 8)))}
+    ours = run(hesskit.kfac(weight_decay=0.1), 4, loss=loss, **more)[1]
+    summed = run(hesskit.kfac(), 4, loss=loss + hesskit.l2(0.1), **more)[1]
+    np.testing.assert_allclose(ours["w"], summed["w"], rtol=1e-4, atol=1e-5)
+
+
+@USER
+def test_with_a_rate_it_learns_from_batches_within_its_norm_constraint():
+    opt = hesskit.kfac(1.0, momentum=0.5, norm_constraint=1e-2, damping=1e-2)
+    data = jax.random.normal(jax.random.key(5), (40, 20, 5))
+
+    @jax.jit
+    def train(params):
+        def step(carry, x):
+            params, state = carry
+            value, grad = jax.value_and_grad(LOSS)(params, x, model(start(1), x))
+            updates, state = opt.update(
+                grad, state, params, value_fn=LOSS, args=(x, model(start(1), x))
+            )
+            bound = -jnp.sum(jnp.stack([jnp.vdot(updates[k], grad[k]) for k in grad]))
+            return (optax.apply_updates(params, updates), state), (value, bound * state.info.length)
+
+        return jax.lax.scan(step, (params, opt.init(params)), data)[1]
+
+    values, sizes = train(start())
+    assert np.all(sizes <= 1.01e-2)
+    assert np.any(sizes > 0.99e-2)
+    assert np.mean(values[-5:]) < 0.3 * values[0]
