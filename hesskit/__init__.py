@@ -33,6 +33,7 @@ from hesskit.curvature.diagonal import diagonal_preconditioner
 from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
+from hesskit.curvature.kronecker import KroneckerOperator, kronecker_operator
 from hesskit.curvature.kronecker_table import KroneckerRow, KroneckerTable, kronecker_table
 from hesskit.curvature.leafwise import leafwise_preconditioner
 from hesskit.linalg.inertia import DefiniteKind
@@ -92,6 +93,7 @@ __all__ = [
     "FitResult",
     "GradientDescentRate",
     "HessianCheck",
+    "KroneckerOperator",
     "KroneckerRow",
     "KroneckerTable",
     "Laplace",
@@ -138,6 +140,7 @@ __all__ = [
     "hessian_operator",
     "hvp",
     "kfac",
+    "kronecker_operator",
     "kronecker_table",
     "l2",
     "laplace",

@@ -1,254 +1,178 @@
-r"""Kronecker factors of the Gauss-Newton matrix of a model, found in the model itself.
+r"""The Kronecker factors of a model as an operator, with inverse and determinant in closed form.
 
-Where a product with a leaf takes inputs x_t at N positions t to outputs of slopes g_t, and g_t are
-slopes of the outputs' curvature H = F F' itself, those of F u for u random of variance 1,
+With R = U diag(a) U' and C = V diag(b) V' of each block,
 
-    G  ~  R (x) C,    R = sum_t x_t x_t' / N,    C = sum_t E[g_t g_t']      (1)
+    (R (x) C + lambda)^{-1} W  =  U ((U'W V) / (a b' + lambda)) V'          (1)
 
-with 1 as an entry more of x_t where a bias is added. Positions are those of examples, or of
-examples and of what shares the weight: pixels, places in a sequence ("expand"); or x_t is their
-mean and g_t their sum first ("reduce"). It is exact for one example at one position. A leaf in
-several products has the sum, drawn together by traces; one in none has factors of its own slopes,
+    log det(R (x) C + lambda)  =  sum_ij log(a_i b_j + lambda)              (2)
 
-    G  ~  E[V V'] (x) E[V'V] / E[tr V'V],    V the slope by the leaf        (2)
-
-Source: Martens & Grosse (2015), sections 2 and 3; Grosse & Martens (2016), section 3; Eschenhagen,
-Immer, Turner, Schneider & Hennig (2023), "Kronecker-Factored Approximate Curvature for Modern
-Neural Network Architectures", sections 3.1 and 3.2.
+Source: Martens & Grosse (2015), section 4; Ritter, Botev & Barber (2018), "A scalable Laplace
+approximation for neural networks", section 3.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import graph, layout, tree
-from hesskit.core.blocks import Block, Plan
-from hesskit.core.structured import Outer, Structured
-from hesskit.core.types import Array, Params
-from hesskit.core.uses import Use
-from hesskit.linalg import whitened
-from hesskit.linalg.kronecker import Slots, side_trace
-
-SHARING = ("expand", "reduce")
-
-
-class Passed(NamedTuple):
-    """One pass back: values that enter products, and slopes by what comes out of them."""
-
-    values: dict[int, Array]
-    slopes: dict[int, Array]
-    leaves: list[Array]  # slopes by leaves
-    outputs: list[Array]  # slopes by outputs
+from hesskit.core import blocks, errors, objective, tree
+from hesskit.core.blocks import Block
+from hesskit.core.keys import as_key
+from hesskit.core.structured import Structured
+from hesskit.core.types import Array, Params, Product, Scalar
+from hesskit.linalg import kronecker as factors
+from hesskit.linalg import kronecker_factors, whitened
+from hesskit.linalg.operator import Operator, Term
 
 
-class Reading(NamedTuple):
-    """An objective at a point, from one linearization.
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """The curvature whose data are the factors; equal for equal blocks."""
 
-    Attributes:
-      value: ().
-      grad: like params.
-      bend: `(v, w) -> v.Gw`, from two pushes forward.
-      push: `v -> J v`.
-      sampled: `seed -> Passed`, the slopes of one random vector F u.
+    blocks: tuple[Block, ...]
+
+    def __call__(self, params: Params, args: Any) -> Product:
+        del params
+        return functools.partial(factors.apply, args, self.blocks, shifted=True)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["terms", "damping"], meta_fields=[]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class KroneckerOperator(Operator):
+    """An `Operator` of Kronecker factors, whose `solve` and `logdet` are exact.
+
+    A sum of it with another, or a multiple, is an `Operator` like any other.
     """
 
-    value: Array
-    grad: Params
-    push: Callable[[Params], Any]
-    bend: Callable[[Any, Any], Array]
-    sampled: Callable[[Array], Passed]
+    def solve(
+        self,
+        v: Params,
+        damping: Scalar = 0,
+        *,
+        tol: Scalar | None = None,
+        max_products: int | None = None,
+    ) -> Params:
+        """The solution x of (A + damping) x = v, by (1).
+
+        Args:
+          v: the right-hand side, like params.
+          damping: a multiple of the identity that is added, ().
+          tol: not needed: the solution is exact.
+          max_products: likewise.
+
+        Returns:
+          x like params; not finite where A + damping is singular.
+        """
+        del tol, max_products
+        errors.check_number(damping, name="damping", low=-jnp.inf)
+        v = errors.check_like(errors.check_params(v, name="v"), self.like, name="v", dtypes=True)
+        return _solve(self, v, jnp.asarray(damping, self.damping.dtype))
+
+    def logdet(self, damping: Scalar = 0) -> Array:
+        """The logarithm of det(A + damping), by (2).
+
+        Args:
+          damping: a multiple of the identity that is added, ().
+
+        Returns:
+          A () array; -inf or NaN where A + damping is not positive definite.
+        """
+        errors.check_number(damping, name="damping", low=-jnp.inf)
+        return _logdet(self, jnp.asarray(damping, self.damping.dtype))
 
 
-def _marked(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of values to keep, and of those whose slopes are wanted."""
-    uses = [use for block in plan.blocks for use in block.uses]
-    keep = {use.source for use in uses if use.inputs is not None}
-    return tuple(sorted(keep)), tuple(sorted({use.output for use in uses}))
+def _parts(op: KroneckerOperator) -> tuple[Any, tuple[Block, ...]]:
+    (term,) = op.terms
+    return term.args, term.curvature.blocks
 
 
-def read(fn: Structured, params: Params, plan: Plan) -> Reading:
-    """Value, gradient and what factors are made of, at a point.
+@jax.jit
+def _solve(op: KroneckerOperator, v: Params, damping: Array) -> Params:
+    slots, found = _parts(op)
+    return factors.solve(slots, found, objective.split(v), op.damping + damping)
+
+
+@jax.jit
+def _logdet(op: KroneckerOperator, damping: Array) -> Array:
+    slots, found = _parts(op)
+    values = [s.reshape(-1) for s in factors.eigenvalues(slots, found)]
+    parts = [jnp.sum(jnp.log(s + (op.damping + damping).astype(s.dtype))) for s in values]
+    return functools.reduce(jnp.add, parts).astype(op.damping.dtype)
+
+
+def kronecker_operator(
+    value_fn: Callable[..., Any],
+    params: Params,
+    *,
+    args: Any = (),
+    num_samples: int = 1,
+    sharing: str = "expand",
+    shared: str = "sum",
+    key: Any = 0,
+    max_factor_dim: int = blocks.MAX_DIM,
+) -> KroneckerOperator:
+    r"""The block-diagonal Kronecker approximation of the Gauss-Newton matrix at `params`.
+
+    `hesskit.kronecker_table` says which leaf has which block.
 
     Args:
-      fn: the objective.
-      params: the point.
-      plan: where leaves enter.
+      value_fn: `hesskit.composite(...)`, `hesskit.least_squares_loss(...)` or a sum of such with
+        `hesskit.l2`, which is a multiple of the identity in the block of its leaf.
+      params: a pytree of real float arrays.
+      args: data: a tuple, positional after params, or a dict, by name.
+      num_samples: random vectors of the outputs' curvature, each one pass back over all data.
+      sharing: "expand" or "reduce", as in `hesskit.kfac`.
+      shared: "sum" or "sampled", as in `hesskit.kfac`.
+      key: an int or a key, of the random vectors.
+      max_factor_dim: a factor of more rows is a diagonal.
 
     Returns:
-      A `Reading`.
+      A `KroneckerOperator`, positive semidefinite.
+
+    Raises:
+      TypeError: the objective has no structure, or params are complex.
+      ValueError: an argument is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp, hesskit
+      >>> loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p["w"])
+      >>> x, t = jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.zeros((2, 1))
+      >>> op = hesskit.kronecker_operator(loss, {"w": jnp.ones((2, 1))}, args=(x, t))
+      >>> print(op.dense(), op.logdet(1.0).round(4))
+      [[4. 0.]
+       [0. 1.]] 2.3026
+
+    References:
+      Martens & Grosse (2015), ICML. Ritter, Botev & Barber (2018), ICLR.
     """
-    keep, marked = _marked(plan)
-    taps = {i: _zeros(plan.graph.types[i]) for i in marked}
+    errors.check_callable(value_fn, name="value_fn")
+    errors.check_data(args)
+    errors.check_count(num_samples, name="num_samples")
+    errors.check_choice(sharing, kronecker_factors.SHARING, name="sharing")
+    errors.check_choice(shared, blocks.SHARED, name="shared")
+    errors.check_count(max_factor_dim, name="max_factor_dim")
+    params = errors.check_params(params)
+    if objective.is_complex(params):
+        raise TypeError("kronecker_operator takes real params; split complex leaves in two")
+    fn, _ = objective.real(value_fn, params, args=args, caller="kronecker_operator")
+    if not isinstance(fn, Structured):
+        raise TypeError(whitened.plain("kronecker_operator"))
+    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=max_factor_dim, shared=shared)
+    like = factors.empty(params, max_factor_dim)
+    seed = jax.random.bits(as_key(key), (), jnp.uint32)
+    at = kronecker_factors.read(fn, params, plan)
 
-    def through(given: tuple[dict[int, Array], Params]) -> tuple[Any, Any]:
-        added, point = given
+    def one(i: Array) -> factors.Slots:
+        return kronecker_factors.statistics(plan, at.sampled(i), like, sharing=sharing)
 
-        def change(number: int, x: Array) -> Array:
-            return x + added[number] if number in added else x
-
-        return graph.run(plan.graph, point, change, keep)
-
-    outputs, push, pull, values = whitened.linearized(through, (taps, params))
-    outer = fn.outer
-    value, slopes = jax.value_and_grad(outer.value)(outputs)
-
-    def sampled(seed: Array) -> Passed:
-        tangent = _random(outer, outputs, seed)
-        by_value, by_leaf = pull(tangent)
-        return Passed(values, by_value, jax.tree.leaves(by_leaf), jax.tree.leaves(tangent))
-
-    return Reading(
-        value=value,
-        grad=pull(slopes)[1],
-        push=lambda v: push((taps, v)),
-        bend=lambda v, w: tree.vdot(v, outer.hessian_product(outputs, w)),
-        sampled=sampled,
-    )
-
-
-def _zeros(like: Any) -> Array:
-    """Zeros of a type, laid out as it says."""
-    zeros, sharding = jnp.zeros(like.shape, like.dtype), getattr(like, "sharding", None)
-    if sharding is None or all(entry is None for entry in sharding.spec):
-        return zeros
-    return jax.sharding.reshard(zeros, sharding)
-
-
-def _random(outer: Outer, outputs: Any, seed: Array) -> Any:
-    """F u, for u of random signs."""
-    image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
-    draws = tree.pseudo_random_like(image, seed)
-    return back(jax.tree.map(lambda u: jnp.where(u < 0, -1, 1).astype(u.dtype), draws))[0]
-
-
-def _gram(x: Array, full: bool) -> Array:
-    """Sum over rows of x x', or its diagonal."""
-    if not full:
-        return jnp.sum(x * x, axis=0)
-    return jax.lax.dot_general(
-        x,
-        x,
-        (((0,), (0,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        out_sharding=layout.replicated(x, 2),
-    )
-
-
-def _more(gram: Array, row: Array | None, corner: Array) -> Array:
-    """A Gram matrix, or its diagonal, with a row more."""
-    if gram.ndim == 1:
-        return jnp.concatenate([gram, corner[None]])
-    row = jnp.zeros_like(gram[0]) if row is None else row
-    top = jnp.concatenate([gram, row[:, None]], axis=1)
-    return jnp.concatenate([top, jnp.concatenate([row, corner[None]])[None, :]])
-
-
-def _looked_up(ids: Array, k: int, full: bool, dtype: Any) -> Array:
-    """The Gram matrix of unit vectors."""
-    counts = jnp.zeros((k,), dtype).at[ids.reshape(-1)].add(1, mode="drop")
-    return jnp.diag(counts) if full else counts
-
-
-def _positions(x: Array, sharing: str, last: int, mean: bool) -> Array:
-    """(positions, entries), of `last` axes of entries, which may be none."""
-    x = x if x.ndim > last else x[None]
-    if sharing == "reduce" and last and x.ndim > 2:
-        axes = tuple(range(1, x.ndim - 1))
-        x = jnp.mean(x, axis=axes) if mean else jnp.sum(x, axis=axes)
-    return x.reshape(-1, x.shape[-1]) if last else x.reshape(-1)
-
-
-def _of_use(use: Use, block: Block, at: Passed, swapped: bool, sharing: str) -> tuple[Array, Array]:
-    """R and C of one product, by (1)."""
-    assert use.inputs is not None
-    assert use.slopes is not None
-    dtype = tree.widest(at.slopes[use.output].dtype)
-    full = block.shape.dense[::-1] if swapped else block.shape.dense
-    lengths = (block.shape.rows, block.shape.columns)
-    g = _positions(use.slopes(at.slopes[use.output]).astype(dtype), sharing, 1, False)
-    x = use.inputs(at.values[use.source])
-    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-    if use.kind == "embedding":
-        x = _positions(x, sharing, 0, True)
-        inner = _looked_up(x, lengths[int(swapped)], full[0], dtype) / x.shape[0]
-        pair = _more(inner, None, zero), _more(_gram(g, full[1]), None, zero)
-    else:
-        x = _positions(x.astype(dtype), sharing, 1, True)
-        row = None if block.bias is None else jnp.mean(x, axis=0)
-        inner = _more(_gram(x, full[0]) / x.shape[0], row, zero if row is None else one)
-        pair = inner, _more(_gram(g, full[1]), None, zero)
-    return (pair[1], pair[0]) if swapped else pair
-
-
-def _summed(pairs: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """R (x) C that stands for a sum of such, exact where one factor is common."""
-    if len(pairs) == 1:
-        return pairs[0]
-    rows = sum((side_trace(c) * r for r, c in pairs), jnp.zeros_like(pairs[0][0]))
-    columns, total = (
-        sum(side_trace(r) * c for r, c in pairs),
-        sum(side_trace(r) * side_trace(c) for r, c in pairs),
-    )
-    return rows, columns / jnp.where(total > 0, total, 1)
-
-
-def statistics(plan: Plan, at: Passed, like: Slots, *, sharing: str) -> Slots:
-    """The factors that one pass gives.
-
-    Args:
-      plan: where leaves enter.
-      at: the pass.
-      like: slots, for their dtypes.
-      sharing: "expand" or "reduce".
-
-    Returns:
-      Slots.
-    """
-    made: list[Any] = list(like)
-    for i, (block, slot) in enumerate(zip(plan.blocks, like, strict=True)):
-        if block.kind == "kronecker":
-            pairs = [
-                _of_use(use, block, at, swapped, sharing)
-                for use, swapped in zip(block.uses, block.swapped, strict=True)
-            ]
-            made[i] = (*_summed(pairs), _shift(block, at, slot[2]))
-        elif block.kind == "sampled":
-            made[i] = (*_by_slope(block, at.leaves[i]), jnp.zeros_like(slot[2]))
-        elif block.kind == "diagonal":
-            made[i] = _diagonal(block, at, i, slot.dtype).reshape(slot.shape)
-    return tree.cast_like(tuple(made), like)
-
-
-def _by_slope(block: Block, slope: Array) -> tuple[Array, Array]:
-    """R and C by (2)."""
-    v = tree.widen(slope).reshape(block.shape.rows, block.shape.columns)
-    size, zero = jnp.sum(v * v), jnp.zeros((), v.dtype)
-    rows, columns = _gram(v.T, block.shape.dense[0]), _gram(v, block.shape.dense[1])
-    return _more(rows, None, zero), _more(columns / jnp.where(size > 0, size, 1), None, zero)
-
-
-def _diagonal(block: Block, at: Passed, leaf: int, dtype: Any) -> Array:
-    """The squares of slopes, summed over positions where they are known there."""
-    if block.is_whole:
-        own = tree.widen(at.leaves[leaf])
-        return own * own
-    total = jnp.zeros((), dtype)
-    for use in block.uses:
-        assert use.slopes is not None
-        g = tree.widen(use.slopes(at.slopes[use.output]))
-        if use.inputs is not None:
-            g = g * tree.widen(use.inputs(at.values[use.source]))
-        g = g.reshape(-1, g.shape[-1])
-        total = total + jnp.sum(g * g, axis=0).astype(dtype)
-    for j in block.alone:
-        own = tree.widen(at.outputs[j]).reshape(-1)
-        total = total + (own * own).astype(dtype)
-    return jnp.broadcast_to(total, (block.shape.rows,))
-
-
-def _shift(block: Block, at: Passed, like: Array) -> Array:
-    """The curvature of a leaf that is an output itself, as a multiple of 1."""
-    squares = [jnp.mean(tree.widen(at.outputs[j]) ** 2).astype(like.dtype) for j in block.alone]
-    return sum(squares, jnp.zeros_like(like))
+    each = jax.lax.map(one, seed + jnp.arange(num_samples, dtype=jnp.uint32))
+    slots = jax.tree.map(lambda a: jnp.mean(a, axis=0), each)
+    dtype = tree.result_dtype(params)
+    found = tuple(block._replace(uses=()) for block in plan.blocks)
+    term = Term(_Blocks(found), jnp.ones((), dtype), params, slots)
+    return KroneckerOperator((term,), jnp.zeros((), dtype))

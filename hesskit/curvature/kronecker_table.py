@@ -1,6 +1,6 @@
 r"""What K-FAC makes of a model: one line for each leaf of params.
 
-Source: core/blocks.py, which decides; curvature/kronecker.py says what a block is.
+Source: core/blocks.py, which decides; linalg/kronecker_factors.py says what a block is.
 """
 
 from collections.abc import Callable

@@ -140,13 +140,26 @@ def _with_bias(block: Block, leaf: Array, bias: Array | None, dtype: Any) -> Arr
     return jnp.concatenate([m, last], axis=int(block.swapped[0]))
 
 
-def apply(slots: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:
+def _put(made: list[Any], i: int, block: Block, m: Array) -> None:
+    """Writes the matrix of a leaf, and the row of its bias, to their places."""
+    if block.bias is not None:
+        last = m[:, -1] if block.swapped[0] else m[-1, :]
+        bias = made[block.bias]
+        made[block.bias] = last.reshape(bias.shape).astype(bias.dtype)
+    inner = m[: block.shape.rows, : block.shape.columns]
+    made[i] = inner.reshape(made[i].shape).astype(made[i].dtype)
+
+
+def apply(
+    slots: Slots, blocks: tuple[Block, ...], vector: Params, *, shifted: bool = False
+) -> Params:
     """(1), or R V C of the factors themselves.
 
     Args:
       slots: inverses, or factors.
       blocks: what they are of.
       vector: like params.
+      shifted: whether the multiple of 1 is added: of factors, not of inverses.
 
     Returns:
       A pytree like `vector`.
@@ -158,13 +171,79 @@ def apply(slots: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:
             made[i] = (slot * leaf.astype(slot.dtype)).astype(leaf.dtype)
         elif block.has_factors:
             bias = None if block.bias is None else leaves[block.bias]
-            m = _with_bias(block, leaf, bias, slot[0].dtype)
+            given = m = _with_bias(block, leaf, bias, slot[0].dtype)
             a, b = m.shape
             rows, columns = (s[(slice(n),) * s.ndim] for s, n in zip(slot[:2], (a, b), strict=True))
             m = _times(columns, _times(rows, m).T).T
-            if block.bias is not None and bias is not None:
-                last = m[:, -1] if block.swapped[0] else m[-1, :]
-                made[block.bias] = last.reshape(bias.shape).astype(bias.dtype)
-            m = m[: block.shape.rows, : block.shape.columns]
-            made[i] = m.reshape(leaf.shape).astype(leaf.dtype)
+            m = m + slot[2] * given if shifted else m
+            _put(made, i, block, m)
     return jax.tree.unflatten(structure, made)
+
+
+def _spectrum(side: Array, k: int) -> tuple[Array, Array | None]:
+    """Eigenvalues of the first k rows of a factor, and eigenvectors where it is a matrix."""
+    if side.ndim == 1:
+        return side[:k], None
+    values, vectors = jnp.linalg.eigh(side[:k, :k])
+    return jnp.maximum(values, 0), vectors
+
+
+def _spectra(slot: Any, block: Block) -> list[tuple[Array, Array | None]]:
+    lengths = [block.shape.rows, block.shape.columns]
+    if block.bias is not None:
+        lengths[int(block.swapped[0])] += 1
+    return [_spectrum(side, k) for side, k in zip(slot[:2], lengths, strict=True)]
+
+
+def eigenvalues(slots: Slots, blocks: tuple[Block, ...]) -> list[Array]:
+    """Those of each block, in no order.
+
+    Args:
+      slots: the factors.
+      blocks: what they are of.
+
+    Returns:
+      One array for each block that is not joined to another.
+    """
+    found = []
+    for slot, block in zip(slots, blocks, strict=True):
+        if block.has_factors:
+            (a, _), (b, _) = _spectra(slot, block)
+            found.append(a[:, None] * b[None, :] + slot[2])
+        elif block.kind == "diagonal":
+            found.append(slot)
+    return found
+
+
+def solve(slots: Slots, blocks: tuple[Block, ...], vector: Params, damping: Array) -> Params:
+    """(R (x) C + damping)^{-1} V exactly, by eigenvectors.
+
+    Args:
+      slots: the factors.
+      blocks: what they are of.
+      vector: like params.
+      damping: lambda, ().
+
+    Returns:
+      A pytree like `vector`.
+    """
+    leaves, structure = jax.tree.flatten(vector)
+    made: list[Any] = list(leaves)
+    for i, (slot, block, leaf) in enumerate(zip(slots, blocks, leaves, strict=True)):
+        if block.kind == "diagonal":
+            wide = leaf.astype(slot.dtype) / (slot + damping.astype(slot.dtype))
+            made[i] = wide.astype(leaf.dtype)
+        elif block.has_factors:
+            (a, u), (b, v) = _spectra(slot, block)
+            bias = None if block.bias is None else leaves[block.bias]
+            m = _turned(u, v, _with_bias(block, leaf, bias, slot[0].dtype), back=False)
+            m = m / (a[:, None] * b[None, :] + slot[2] + damping.astype(a.dtype))
+            _put(made, i, block, _turned(u, v, m, back=True))
+    return jax.tree.unflatten(structure, made)
+
+
+def _turned(u: Array | None, v: Array | None, m: Array, *, back: bool) -> Array:
+    """U'M V, or back U M V'."""
+    if u is not None:
+        m = _times(u if back else u.T, m)
+    return m if v is None else _times(v if back else v.T, m.T).T

@@ -19,9 +19,9 @@ from hesskit.core import blocks, errors, tree
 from hesskit.core.keys import as_key
 from hesskit.core.method import State
 from hesskit.core.types import Array, Params
-from hesskit.curvature import kronecker
-from hesskit.curvature.kronecker import Reading
 from hesskit.linalg import kronecker as factors
+from hesskit.linalg import kronecker_factors
+from hesskit.linalg.kronecker_factors import Reading
 
 PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
@@ -67,7 +67,7 @@ def check(options: Options) -> None:
     errors.check_number(options.norm_constraint, name="norm_constraint", open_low=True)
     errors.check_count(options.period, name="period")
     errors.check_number(options.decay, name="decay", high=1.0, none=False)
-    errors.check_choice(options.sharing, kronecker.SHARING, name="sharing")
+    errors.check_choice(options.sharing, kronecker_factors.SHARING, name="sharing")
     errors.check_choice(options.shared, blocks.SHARED, name="shared")
     errors.check_count(options.max_factor_dim, name="max_factor_dim")
     errors.check_number(options.weight_decay, name="weight_decay")
@@ -102,7 +102,7 @@ def renewed(
 
     def mean() -> factors.Slots:
         seed = memory.seed + memory.num.astype(jnp.uint32)
-        new = kronecker.statistics(plan, at.sampled(seed), old, sharing=options.sharing)
+        new = kronecker_factors.statistics(plan, at.sampled(seed), old, sharing=options.sharing)
         least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
         weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
         mixed = factors.mixed(old, new, weight)

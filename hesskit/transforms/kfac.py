@@ -1,7 +1,7 @@
 r"""K-FAC: steps in the metric of Kronecker factors of the Gauss-Newton matrix, for any model.
 
-At parameters x with gradient g, factors M of the Gauss-Newton matrix G (curvature/kronecker.py),
-the direction d = -M^{-1} g and the step before s_0, each update takes
+At parameters x with gradient g, factors M of the Gauss-Newton matrix G as in
+linalg/kronecker_factors.py, the direction d = -M^{-1} g and the step before s_0, each update takes
 
     s  =  argmin over a, b  of  g.s + s.Gs / 2 + lambda |s|^2 / 2,   s = a d + b s_0        (1)
 

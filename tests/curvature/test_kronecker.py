@@ -1,4 +1,4 @@
-"""Kronecker factors of the Gauss-Newton matrix, against that matrix."""
+"""The operator of Kronecker factors: inverse and determinant against its own dense matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -6,152 +6,39 @@ import numpy as np
 import pytest
 
 import hesskit
-from hesskit.core import blocks, objective
-from hesskit.curvature import kronecker
-from hesskit.linalg import kronecker as factors
-from hesskit.linalg.dense import dense
 
 RNG = np.random.default_rng(0)
-USER = pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
 
 
 def _normal(*shape):
     return jnp.asarray(RNG.normal(size=shape))
 
 
-def mean_factors(loss, params, args, *, num=1, sharing="expand", shared="sum", max_dim=99):
-    """The plan and the mean factors of some draws."""
-    fn = objective.drop_aux(objective.bind(loss, args=args, caller="test"))
-    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=max_dim, shared=shared)
-    empty = factors.empty(params, max_dim)
-
-    @jax.jit
-    def of(seeds):
-        at = kronecker.read(fn, params, plan)
-        draw = lambda seed: kronecker.statistics(plan, at.sampled(seed), empty, sharing=sharing)
-        return jax.tree.map(lambda a: jnp.mean(a, axis=0), jax.lax.map(draw, seeds))
-
-    return plan, of(jnp.arange(num, dtype=jnp.uint32))
-
-
-def matrix(plan, slots, params):
-    """The dense matrix of the blocks."""
-    return np.asarray(dense(lambda v: factors.apply(slots, plan.blocks, v), params))
-
-
-@USER
-def test_one_example_of_a_linear_layer_is_exact(float64):
-    """With one output a random sign has no say, so one draw is all there is."""
-    params = {"w": _normal(3, 1), "b": _normal(1)}
-    args = _normal(1, 3), jnp.ones((1, 1))
-    loss = hesskit.composite(
-        hesskit.losses.sigmoid_cross_entropy(), lambda p, x: x @ p["w"] + p["b"]
-    )
-    plan, slots = mean_factors(loss, params, args)
-    exact = hesskit.gauss_newton_operator(loss, params, args=args).dense()
-    np.testing.assert_allclose(matrix(plan, slots, params), exact, rtol=1e-10, atol=1e-14)
-    np.testing.assert_allclose(factors.trace(slots, plan.blocks), np.trace(exact), rtol=1e-10)
-
-
-def _check_against_draws(loss, params, args, groups, num=400):
-    """The mean over draws is near the diagonal blocks of the exact matrix, by group of leaves."""
-    plan, slots = mean_factors(loss, params, args, num=num)
-    assert plan.blocks[-1].kind == "kronecker"
-    ours = matrix(plan, slots, params)
-    exact = np.asarray(hesskit.gauss_newton_operator(loss, params, args=args).dense())
-    ends = np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])
-    starts = dict(
-        zip(sorted(params), ends - [a.size for a in jax.tree.leaves(params)], strict=True)
-    )
-    sizes = {name: params[name].size for name in params}
-    for names in groups:
-        index = np.concatenate([np.arange(starts[n], starts[n] + sizes[n]) for n in names])
-        block = exact[np.ix_(index, index)]
-        error = np.linalg.norm(ours[np.ix_(index, index)] - block) / np.linalg.norm(block)
-        assert error < 4 / num**0.5, names
-
-
-@USER
-def test_one_example_of_a_deep_net_has_the_exact_blocks(float64):
-    """x is known, so that the mean of g g' over draws is all of the block."""
-    shapes = {"b": (3,), "c": (2,), "v": (3, 2), "w": (4, 3)}
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+@pytest.mark.parametrize("max_factor_dim", [99, 2])
+def test_inverse_and_determinant_are_those_of_the_dense_matrix(float64, max_factor_dim):
+    shapes = {"b": (2,), "m": (2, 2), "s": (2,), "w": (3, 2)}
     params = {name: _normal(*shape) for name, shape in shapes.items()}
 
     def model(p, x):
-        return jax.checkpoint(lambda h: jnp.tanh(h @ p["w"] + p["b"]))(x) @ p["v"] + p["c"]
+        return jnp.tanh(x @ p["w"] + p["b"]) * p["s"] @ jnp.sin(p["m"])
 
-    loss = hesskit.composite(hesskit.losses.softmax_cross_entropy(), model)
-    args = _normal(1, 4), jnp.array([1])
-    _check_against_draws(loss, params, args, [("b", "w"), ("c", "v")])
-
-
-def test_a_tied_embedding_has_the_trace_of_both_of_its_uses(float64):
-    """Each token meets the rows; the last product meets the columns."""
-    ids = jnp.array([[0, 2, 1, 1]])
-    params = {"e": _normal(9, 3)}
-    loss = hesskit.composite(
-        hesskit.losses.squared_error(reduction="sum"), lambda p, i: jnp.tanh(p["e"][i]) @ p["e"].T
+    loss = hesskit.composite(hesskit.losses.softmax_cross_entropy(), model) + hesskit.l2(0.1)
+    args = _normal(7, 3), jnp.arange(7) % 2
+    op = hesskit.kronecker_operator(
+        loss, params, args=args, num_samples=5, max_factor_dim=max_factor_dim
     )
-    plan, slots = mean_factors(loss, params, (ids, jnp.zeros((1, 4, 9))), num=40, max_dim=5)
-    rows, columns, _ = slots[0]
-    assert (rows.shape, columns.shape) == ((10,), (4, 4))  # never 9 x 9
-    h = jnp.tanh(params["e"][ids[0]])
-    last = 2 * 9 * jnp.sum(h * h)  # tr of sum x x' times the 9 outputs of curvature 2
-    slope = 1 - h**2
-    first = 2 * jnp.sum(slope**2 * jnp.sum(params["e"] ** 2, axis=0)[None, :])
-    total = factors.trace(slots, plan.blocks)
-    np.testing.assert_allclose(total, first + last, rtol=0.1)
+    matrix = np.asarray(op.dense())
+    assert np.linalg.eigvalsh(matrix)[0] > 0
+    v = {name: _normal(*shape) for name, shape in shapes.items()}
+    flat = jax.flatten_util.ravel_pytree
+    wanted = np.linalg.solve(matrix + 0.3 * np.eye(len(matrix)), flat(v)[0])
+    np.testing.assert_allclose(flat(op.solve(v, 0.3))[0], wanted, rtol=1e-9)
+    np.testing.assert_allclose(flat(op.shift(0.3).solve(v))[0], wanted, rtol=1e-9)
+    np.testing.assert_allclose(op.logdet(), np.linalg.slogdet(matrix)[1], rtol=1e-9)
+    np.testing.assert_allclose((2 * op).dense(), 2 * matrix, rtol=1e-12)
 
 
-def test_a_convolution_at_one_place_is_a_dense_layer(float64):
-    """A kernel that covers the whole picture has one position, and then the block is exact."""
-    x, params = _normal(1, 2, 2, 2), {"k": _normal(2, 2, 2, 4)}
-
-    def model(p, x):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, p["k"], (1, 1), "VALID", dimension_numbers=numbers)
-
-    loss = hesskit.composite(hesskit.losses.squared_error(), model)
-    _check_against_draws(loss, params, (x, jnp.zeros((1, 1, 1, 4))), [("k",)])
-
-
-@pytest.mark.parametrize("sharing", ["expand", "reduce"])
-def test_weight_sharing_is_exact_where_it_is_meant_to_be(float64, sharing):
-    """Of linear nets: "expand" where each place has a loss, "reduce" where their mean has one."""
-    x, params = _normal(1, 4, 3), {"w": _normal(3, 1)}
-    reduce = sharing == "reduce"
-    x = x if reduce else x[:, :1] * jnp.ones((1, 4, 1))  # the same input everywhere
-
-    def model(p, x):
-        return jnp.mean(x @ p["w"], axis=1) if reduce else x @ p["w"]
-
-    loss = hesskit.composite(hesskit.losses.squared_error(reduction="sum"), model)
-    args = x, jnp.zeros((1, 1) if reduce else (1, 4, 1))
-    plan, slots = mean_factors(loss, params, args, sharing=sharing)
-    exact = hesskit.gauss_newton_operator(loss, params, args=args).dense()
-    np.testing.assert_allclose(matrix(plan, slots, params), exact, rtol=1e-10, atol=1e-14)
-
-
-def test_a_penalty_is_a_multiple_of_one_in_the_block_of_its_leaf(float64):
-    params = {"w": _normal(3, 1), "v": _normal(4)}
-    loss = hesskit.composite(
-        hesskit.losses.squared_error(), lambda p, x: x @ p["w"] + jnp.sum(p["v"])
-    )
-    plan, slots = mean_factors(loss + hesskit.l2(0.7), params, (_normal(2, 3), jnp.zeros((2, 1))))
-    np.testing.assert_allclose(slots[1][2], 0.7, rtol=1e-12)
-    inverses = factors.inverses(slots, plan.blocks, jnp.zeros(()))
-    assert np.linalg.eigvalsh(matrix(plan, inverses, params))[0] > 0
-
-
-def test_slopes_of_a_leaf_in_no_product_have_its_exact_mean(float64):
-    """tr E[V V'] is that of the block; for one row E[V'V] is the block itself, up to its trace."""
-    params = {"m": _normal(1, 3)}
-    loss = hesskit.composite(
-        hesskit.losses.squared_error(reduction="sum"), lambda p: jnp.cumsum(jnp.sin(p["m"]), axis=1)
-    )
-    plan, slots = mean_factors(loss, params, {"targets": jnp.zeros((1, 3))}, num=400)
-    exact = np.asarray(
-        hesskit.gauss_newton_operator(loss, params, args={"targets": jnp.zeros((1, 3))}).dense()
-    )
-    assert plan.blocks[0].kind == "sampled"
-    np.testing.assert_allclose(factors.trace(slots, plan.blocks), np.trace(exact), rtol=0.2)
+def test_a_plain_function_has_no_factors():
+    with pytest.raises(TypeError, match="kronecker_operator needs the residuals"):
+        hesskit.kronecker_operator(lambda w: jnp.sum(w**2), jnp.ones(2))
