@@ -7,10 +7,11 @@ Softmax regression and a network 64-64-10 (tanh) on scikit-learn's digits, 1,437
 over the same batches; the rate with the lowest training loss at the end is shown (the mean over
 seeds), and where it stands in the grid: at an edge, a better one may lie outside. All else is as
 published; but Sophia's gamma is to be tuned to the problem, so it stands there twice, with the one
-published for language models and with the best of 0.05, 0.5, 5 and 50 for both of these. The natural
-gradient is that of a sampled Fisher matrix (64 rows), alone and with SPRING's momentum; its damping
-is the best of 0.01, 0.1 and 1 for both models. Seconds are those of an epoch alone, interleaved, and "loss in AdamW's time" is that of the epoch reached
-when AdamW has done all of its own.
+published for language models and with the best of 0.05, 0.5, 5 and 50 for both of these. The
+natural gradient is that of a sampled Fisher matrix (64 rows), alone and with SPRING's momentum; its
+damping is the best of 0.01, 0.1 and 1 for both models. Seconds are those of an epoch alone,
+interleaved, and "loss in AdamW's time" is that of the epoch reached when AdamW has done all of its
+own.
 
 Targets: the training loss at the end, and in AdamW's time, at most AdamW's.
 """

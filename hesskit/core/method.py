@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from hesskit.core import tree
 from hesskit.core.bounds import landed, parse, projected_gradient
 from hesskit.core.derivatives import Evaluation, linearized
 from hesskit.core.rule import Context, Rule, Step
-from hesskit.core.types import Array, Params
+from hesskit.core.types import Array, Params, Scalar
 
 INFO_FIELDS = (
     "status",
@@ -107,7 +106,7 @@ def unbounded(value: Array, eps: float) -> Array:
     return value < UNBOUNDED_BELOW / min(eps, coarsest) ** 2
 
 
-def default_tolerance(params: Params) -> np.ndarray:
+def default_tolerance(params: Params) -> Scalar:
     """eps^(2/3): between sqrt(eps), which is easy, and eps, which rounding forbids.
 
     Not relative to f, which an added constant would change; where f is so large that its rounding
@@ -119,7 +118,7 @@ def default_tolerance(params: Params) -> np.ndarray:
     Returns:
       A tolerance for |g|, ().
     """
-    return np.asarray(tree.coarsest_eps(params) ** (2 / 3), tree.result_dtype(params))
+    return tree.result_dtype(params).type(tree.coarsest_eps(params) ** (2 / 3))
 
 
 def is_small(grad_norm: Array, eps: float) -> Array:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from hesskit.core import errors, objective, select, tree
@@ -28,9 +27,9 @@ DENSE_LIMIT = 100
 MAX_STEPS = 5000
 
 
-def _number(item: Any, dtype: Any) -> Any:
-    """An array, (); of a plain number one of numpy, which takes no program to make."""
-    return (jnp if isinstance(item, jax.Array) else np).asarray(item, dtype)
+def _number(item: Any, dtype: jnp.dtype) -> Any:
+    """A number of that type; a plain one is not put on a device, which would take a program."""
+    return jnp.asarray(item, dtype) if isinstance(item, jax.Array) else dtype.type(item)
 
 
 def default_optimizer(
@@ -121,7 +120,7 @@ def limits_of(gtol: Any, ftol: Any, xtol: Any, max_steps: Any, params: Params) -
         tolerance=_number(default_tolerance(params) if gtol is None else gtol, dtype),
         ftol=_number(0 if ftol is None else ftol, dtype),
         xtol=_number(0 if xtol is None else xtol, dtype),
-        max_steps=_number(inputs.limit_of(max_steps), np.int32),
+        max_steps=_number(inputs.limit_of(max_steps), jnp.dtype(jnp.int32)),
     )
 
 
