@@ -82,13 +82,32 @@ def _shares(slot: Any, block: Block, damping: Array) -> tuple[Array, Array]:
     return shares[0], shares[1]
 
 
-def _inverses(matrices: Array) -> Array:
-    """Inverses of positive definite matrices, (k, n, n)."""
-    lower = jax.lax.linalg.cholesky(matrices)
-    one = jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=matrices.dtype), matrices.shape)
+def _inverse(matrix: Array) -> Array:
+    """The inverse of a positive definite matrix, (..., n, n)."""
+    lower = jax.lax.linalg.cholesky(matrix)
+    one = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
     half = jax.lax.linalg.triangular_solve(lower, one, left_side=True, lower=True)
-    dims = (((1,), (1,)), ((0,), (0,)))
-    return jax.lax.dot_general(half, half, dims, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(jnp.swapaxes(half, -1, -2), half, precision=jax.lax.Precision.HIGHEST)
+
+
+def _inverses(matrices: Array, after: Array) -> Array:
+    """Inverses of positive definite matrices, (k, n, n), not begun before `after`, (), is known.
+
+    jaxlib 0.10.2 runs a batch of LAPACK calls on the workers of a pool and waits in one of them:
+    two batches at once on two cores wait for each other for ever. So a CPU takes one matrix after
+    another, and one length after another.
+
+    Args:
+      matrices: (k, n, n).
+      after: a number of the inverses before.
+
+    Returns:
+      The inverses, (k, n, n).
+    """
+    matrices = matrices + 0 * after.astype(matrices.dtype)
+    return jax.lax.platform_dependent(
+        matrices, cpu=lambda stack: jax.lax.map(_inverse, stack), default=_inverse
+    )
 
 
 def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
@@ -115,10 +134,13 @@ def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
         elif block.kind == "diagonal":
             damped = slot + damping.astype(slot.dtype)
             made[i] = 1 / jnp.where(damped > 0, damped, 1)
+    last = jnp.zeros(())
     for k, members in groups(blocks).items():
         one = jnp.eye(k, dtype=slots[members[0][0]][0].dtype)
         stack = jnp.stack([slots[i][side] + shares[i][side] * one for i, side in members])
-        for (i, side), inverse in zip(members, _inverses(stack), strict=True):
+        found = _inverses(stack, last)
+        last = found[-1, 0, 0]
+        for (i, side), inverse in zip(members, found, strict=True):
             made[i][side] = inverse
     return tuple(tuple(slot) if isinstance(slot, list) else slot for slot in made)
 

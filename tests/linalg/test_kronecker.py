@@ -1,5 +1,7 @@
 """Kronecker factors against the dense matrices that they stand for."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,3 +59,16 @@ def test_products_and_inverses_are_those_of_the_dense_blocks(float64, max_dim):
     wanted = np.kron(np.linalg.inv(damped[0]), np.linalg.inv(damped[1])[:2, :2])
     np.testing.assert_allclose(inverse[np.ix_(order, order)], np.roll(wanted, 2, (0, 1)), rtol=1e-9)
     np.testing.assert_allclose(inverse[2:5, 2:5], np.diag(1 / (slots[1] + damping)), rtol=1e-12)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere batches are welcome")
+def test_on_a_cpu_no_batch_of_matrices_is_factored_at_once():
+    """Two such calls of jaxlib at once on two cores wait for each other for ever."""
+    params = {"u": jnp.ones((3, 3)), "v": jnp.ones((3, 5)), "w": jnp.ones((5, 3))}
+    found = plan(lambda p: (X @ p["u"], X @ p["v"] @ p["w"]), params, max_dim=9, shared="sum")
+    slots = kronecker.empty(params, 9)
+    invert = jax.jit(lambda s, d: kronecker.inverses(s, found.blocks, d))
+    text = invert.lower(slots, jnp.asarray(0.1)).compile().as_text()
+    calls = [line for line in text.splitlines() if "potrf" in line]
+    assert len(calls) == 2  # one of each length
+    assert not any(re.search(r"f32\[\d+,\d+,\d+\]", line.split("custom-call")[0]) for line in calls)
