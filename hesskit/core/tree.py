@@ -57,7 +57,7 @@ def _vdot_leaf(x: Array, y: Array, dtype: jnp.dtype) -> Array:
 
 def _folded(whole: Callable[..., Array], pair: Callable[..., Array], x: Array) -> Array:
     """`whole(x)`, written out where entries are few: under `vmap` a reduction is a kernel more."""
-    if not 0 < x.size <= FEW:
+    if not 0 < x.size <= FEW or layout.explicit(x) is not None:
         return whole(x)
     return functools.reduce(pair, jnp.unstack(x.reshape(-1)))
 
