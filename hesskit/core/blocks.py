@@ -113,8 +113,9 @@ class Block(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether the slope by the leaf itself is needed."""
-        summed = all(use.kind in ("bias", "scale") for use in self.uses)
-        return self.kind == "sampled" or (self.kind == "diagonal" and not summed)
+        known = all(use.kind in ("bias", "scale") for use in self.uses)
+        once = len(self.uses) + len(self.alone) <= 1
+        return self.kind == "sampled" or (self.kind == "diagonal" and not (known and once))
 
 
 class Plan(NamedTuple):

@@ -49,6 +49,8 @@ class Graph(NamedTuple):
       leaves: the numbers of the leaves of params.
       outputs: the numbers of the leaves of what the function returns.
       structure: of what it returns.
+      robbed: whether a call with a rule of its own was written out: derivatives of the list are
+        not those of the function.
     """
 
     nodes: tuple[Node, ...]
@@ -59,6 +61,7 @@ class Graph(NamedTuple):
     leaves: tuple[int, ...]
     outputs: tuple[int, ...]
     structure: Any
+    robbed: bool
 
 
 def trace(fn: Callable[[Params], Any], params: Params) -> Graph:
@@ -92,6 +95,7 @@ def trace(fn: Callable[[Params], Any], params: Params) -> Graph:
         leaves=leaves,
         outputs=outputs,
         structure=jax.tree.structure(shape),
+        robbed=writer.robbed,
     )
 
 
@@ -115,6 +119,7 @@ class _Writer:
         self.views: dict[int, View] = {}
         self.shapes: dict[int, tuple[int, ...]] = {}
         self.types: dict[int, Any] = {}
+        self.robbed = False
 
     def new(self, like: Any) -> int:
         number = len(self.shapes)
@@ -152,7 +157,10 @@ class _Writer:
         if inner is None or not any(i in self.views for i in inputs):
             return None
         if name in RULED:
-            return self.write(inner, inputs) if self._enters(inner, inputs) else None
+            if not self._enters(inner, inputs):
+                return None
+            self.robbed = True
+            return self.write(inner, inputs)
         return self.write(inner, inputs) if name in OPEN else None
 
     def _enters(self, inner: Any, inputs: tuple[int, ...]) -> bool:

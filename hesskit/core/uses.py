@@ -74,6 +74,14 @@ def uses(graph: Graph) -> list[Use]:
         for place, number in enumerate(node.inputs)
         if number in graph.views
     ]
+    views = [
+        (number, graph.views[number].leaf) for number in graph.outputs if number in graph.views
+    ]
+    found += [
+        Use(leaf, "other", number, why="is returned")
+        for number, leaf in views
+        if number not in graph.leaves
+    ]
     return _joined(found, graph)
 
 

@@ -65,7 +65,8 @@ def _marked(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Numbers of values to keep, and of those whose slopes are wanted."""
     uses = [use for block in plan.blocks for use in block.uses]
     keep = {use.source for use in uses if use.inputs is not None}
-    return tuple(sorted(keep)), tuple(sorted({use.output for use in uses}))
+    wanted = {use.output for use in uses if use.slopes is not None}
+    return tuple(sorted(keep)), tuple(sorted(wanted))
 
 
 def read(fn: Structured, params: Params, plan: Plan) -> Reading:
@@ -91,6 +92,9 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
         return graph.run(plan.graph, point, change, keep)
 
     outputs, push, pull, values = whitened.linearized(through, (taps, params))
+    ahead, back = lambda v: push((taps, v)), lambda u: pull(u)[1]
+    if plan.graph.robbed:
+        outputs, ahead, back, _ = whitened.linearized(fn.inner, params)
     outer = fn.outer
     value, slopes = jax.value_and_grad(outer.value)(outputs)
 
@@ -101,8 +105,8 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
 
     return Reading(
         value=value,
-        grad=pull(slopes)[1],
-        push=lambda v: push((taps, v)),
+        grad=back(slopes),
+        push=ahead,
         bend=lambda v, w: tree.vdot(v, outer.hessian_product(outputs, w)),
         sampled=sampled,
     )
@@ -165,6 +169,8 @@ def _of_use(use: Use, block: Block, at: Passed, swapped: bool, sharing: str) -> 
     assert use.inputs is not None
     assert use.slopes is not None
     dtype = tree.widest(at.slopes[use.output].dtype)
+    # What is looked up is one row at each position.
+    sharing = "expand" if use.kind == "embedding" else sharing
     full = block.shape.dense[::-1] if swapped else block.shape.dense
     lengths = (block.shape.rows, block.shape.columns)
     g = _positions(use.slopes(at.slopes[use.output]).astype(dtype), sharing, 1, False)

@@ -26,7 +26,7 @@ from hesskit.linalg import kronecker_factors, whitened
 from hesskit.linalg.kronecker_factors import Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _optax
-from hesskit.transforms._kfac_renewal import Options, check, empty, renewed
+from hesskit.transforms._kfac_renewal import PERIOD, Options, check, empty, renewed
 from hesskit.transforms._optax import Call, Transformation
 
 RETREAT = 4.0
@@ -52,9 +52,10 @@ class KFACInfo(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A step, with the numbers of Info and the predicted decrease."""
+    """A step, with the numbers of Info and the predicted decrease; `last` is the next s_0."""
 
     step: Params
+    last: Params
     length: Array
     momentum: Array
     predicted: Array
@@ -70,7 +71,7 @@ def _judged_step(at: Reading, d: Params, before: Params, damping: Array) -> Foun
     x, y = plane_minimizer(a, b, c, p, q)
     bend = x * x * bends[0] + 2 * x * y * bends[1] + y * y * bends[2]
     step = tree.add(tree.scale(x, d), tree.scale(y, before))
-    return Found(step, x, y, x * p + y * q - bend / 2)
+    return Found(step, step, x, y, x * p + y * q - bend / 2)
 
 
 def _scaled_step(
@@ -79,13 +80,15 @@ def _scaled_step(
     """The multiple of the direction with heavy-ball momentum, of bounded length in the metric G."""
     dtype = tree.result_dtype(d)
     momentum = jnp.asarray(0.0 if options.momentum is None else options.momentum, dtype)
-    whole = tree.axpy(momentum, before, d)
     rate = jnp.asarray(rate, dtype)
+    length = jnp.ones_like(rate)
     if options.norm_constraint is not None:
-        size = rate * rate * jnp.abs(tree.vdot(whole, at.grad))
+        size = rate * rate * jnp.abs(tree.vdot(d, at.grad)).astype(dtype)
         most = jnp.asarray(options.norm_constraint, dtype)
-        rate = rate * jnp.minimum(jnp.sqrt(most / jnp.where(size > 0, size, most)), 1)
-    return Found(tree.scale(sign * rate, whole), rate, momentum, jnp.zeros((), dtype))
+        length = jnp.minimum(jnp.sqrt(most / jnp.where(size > 0, size, most)), 1)
+    last = tree.axpy(momentum, before, tree.scale(length, d))
+    step = tree.scale(sign * rate, last)
+    return Found(step, last, rate * length, momentum, jnp.zeros((), dtype))
 
 
 def _begin(options: Options, point: Params, params: Params) -> State:
@@ -125,13 +128,15 @@ def _decayed(update: Any, strength: Any) -> Any:
     ) -> tuple[Params, State]:
         if params is None:
             return update(updates, state, params, value_fn=value_fn, **extra)
+        errors.check_like(updates, params, name="updates")
         pull = tree.scale(strength, objective.conjugate(params))
+        given = None if value is None else jnp.asarray(value)
         return update(
             tree.add(updates, pull),
             state,
             params,
             value_fn=value_fn + penalty,
-            value=None if value is None else value + penalty(params).astype(value.dtype),
+            value=None if given is None else given + penalty(params).astype(given.dtype),
             grad=None if grad is None else tree.add(grad, pull),
             **extra,
         )
@@ -141,9 +146,13 @@ def _decayed(update: Any, strength: Any) -> Any:
 
 def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -> Transformation:
     """The transformation of these arguments; see `kfac`."""
-    check(options)
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     accepting = learning_rate is None
+    check(options, accepting=accepting)
+    options = options._replace(
+        period=PERIOD if options.period is None else options.period,
+        max_factor_dim=blocks.MAX_DIM if options.max_factor_dim is None else options.max_factor_dim,
+    )
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
         plan = _plan(options, call.fn, call.point)
@@ -164,15 +173,19 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         found = found._replace(step=tree.where(sound, step, zero))
         trial = call.fn(tree.add(call.point, found.step)) if accepting else None
         new = _told(old, call, at, found, trial, sound, damping, due)
+        grads = 1 + memory.num - old.model.num
+        new = new._replace(info=new.info._replace(num_grads=grads))
         kept = new.info.accepted
+        # Where nothing is left to gain a rejection says nothing of the damping.
+        refused = ~kept & (new.info.status == Status.RUNNING)
         step = tree.where(kept, found.step, zero)
-        last = step if accepting else tree.axpy(found.momentum, memory.step, d)
+        last = step if accepting else found.last
         memory = memory._replace(
             step=tree.where(sound, last, memory.step),
             good=jnp.where(kept & accepting, new.info.ratio, memory.good),
-            stale=jnp.where(sound, ~kept, memory.stale),
+            stale=jnp.where(sound, refused, memory.stale),
         )
-        size = jnp.where(kept, damping, RETREAT * damping)
+        size = jnp.where(refused, RETREAT * damping, damping)
         size = jnp.where(sound, size, old.size)
         return step, new._replace(model=memory, size=size, count=old.count + 1)
 

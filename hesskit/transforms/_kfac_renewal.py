@@ -52,17 +52,28 @@ class Options(NamedTuple):
     damping: Any
     momentum: Any
     norm_constraint: Any
-    period: Any
+    period: Any  # None means PERIOD
     decay: Any
     sharing: str
     shared: str
     key: Any
-    max_factor_dim: int
+    max_factor_dim: Any  # None means blocks.MAX_DIM
     weight_decay: Any = None
 
 
-def check(options: Options) -> None:
+def check(options: Options, *, accepting: bool) -> None:
+    """Raises where an argument is out of its range, or has no meaning beside the others."""
     errors.check_number(options.damping, name="damping", open_low=True, schedule=True)
+    idle = {
+        "momentum": options.momentum is not None,
+        "norm_constraint": options.norm_constraint is not None,
+        "a schedule of damping": callable(options.damping),
+    }
+    for name in (name for name, given in idle.items() if given and accepting):
+        raise ValueError(
+            f"{options.name} takes {name} only with a learning_rate: without one it finds length, "
+            "momentum and damping itself"
+        )
     errors.check_number(options.momentum, name="momentum", high=1.0)
     errors.check_number(options.norm_constraint, name="norm_constraint", open_low=True)
     errors.check_count(options.period, name="period")
@@ -141,5 +152,6 @@ def _damping(
         return jnp.where(due, first, state.size)
     turn = jnp.where(memory.good >= 0.75, TURN, jnp.where(memory.good >= 0.25, 1, 1 / TURN))
     moved = jnp.where(due & ~memory.stale, state.size * turn, state.size)
-    moved = jnp.maximum(moved, eps * known)
-    return jnp.where(state.size > 0, moved, first)
+    most = known * tree.size(state.params) / eps
+    moved = jnp.clip(moved, eps * known, most)
+    return jnp.where((state.size > 0) & jnp.isfinite(state.size), moved, first)

@@ -13,9 +13,8 @@ curvature", sections 5 to 7.
 
 from typing import Any
 
-from hesskit.core.blocks import MAX_DIM
 from hesskit.transforms._kfac import build
-from hesskit.transforms._kfac_renewal import DECAY, PERIOD, Options
+from hesskit.transforms._kfac_renewal import DECAY, Options
 from hesskit.transforms._optax import Transformation, memoize
 
 
@@ -27,12 +26,12 @@ def kfac(
     momentum: Any = None,
     norm_constraint: Any = None,
     weight_decay: Any = None,
-    period: int = PERIOD,
+    period: Any = None,
     decay: float = DECAY,
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
-    max_factor_dim: int = MAX_DIM,
+    max_factor_dim: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""Kronecker-factored steps for deep nets, read from the model with no registration.
@@ -45,22 +44,24 @@ def kfac(
     Args:
       learning_rate: None for steps of the best length and momentum, which are judged. A number or
         a schedule multiplies the direction, with heavy-ball momentum, and nothing is rejected.
-      damping: the first lambda, in the unit of G, or a schedule. None means 0.03 of the mean
-        curvature tr(G) / n; of steps that are not judged, at every renewal.
+      damping: the first lambda, in the unit of G; with a learning rate that of every renewal, and
+        maybe a schedule. None means 0.03 of the mean curvature tr(G) / n.
       momentum: of the heavy ball, in [0, 1], with a learning rate. None means 0.
-      norm_constraint: bound on lr^2 d.Gd, about twice the divergence of the outputs' distribution,
-        with a learning rate; None for none. 1e-3 as published.
+      norm_constraint: bound on lr^2 d.Md, for a Fisher matrix about twice the divergence of the
+        outputs' distribution, of the direction before momentum, with a learning rate; None for
+        none. 1e-3 as published.
       weight_decay: `hesskit.l2(weight_decay)` is added to `value_fn`; None for none. Value and
         gradient are handed to `update` without it.
       period: updates between renewals of factors, inverses and lambda; the first ones are renewed
-        at each.
+        at each. None means 5.
       decay: of the factors' running means, by renewal.
       sharing: of positions that share a weight, pixels or places in a sequence: "expand" takes
-        them for examples, "reduce" sums over them first.
+        them for examples; "reduce" sums over them first, and takes the first axis for that of the
+        examples.
       shared: of a leaf in several products, such as a tied embedding: "sum" of their factors, or
         "sampled", factors of its own slopes.
       key: an int or a key, of the random slopes.
-      max_factor_dim: a factor of more rows is a diagonal.
+      max_factor_dim: a factor of more rows is a diagonal. None means 2048.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -68,7 +69,7 @@ def kfac(
       `hesskit.least_squares_loss(...)` or a sum of such with `hesskit.l2`.
 
     Raises:
-      ValueError: an argument is out of its range.
+      ValueError: an argument is out of its range, or is only for a learning rate.
       TypeError: a number was expected; in `update`, the objective has no structure.
 
     For mini-batches: yes, with a learning rate; large ones without.
@@ -117,12 +118,12 @@ def scale_by_kfac(
     *,
     damping: Any = None,
     momentum: Any = None,
-    period: int = PERIOD,
+    period: Any = None,
     decay: float = DECAY,
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
-    max_factor_dim: int = MAX_DIM,
+    max_factor_dim: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The direction M^{-1} g of Kronecker factors, for chains.
@@ -133,12 +134,12 @@ def scale_by_kfac(
     Args:
       damping: lambda, in the unit of G, or a schedule; None means 0.03 of the mean curvature.
       momentum: of the heavy ball, in [0, 1]. None means 0.
-      period: updates between renewals of the factors.
+      period: updates between renewals of the factors; None means 5.
       decay: of the factors' running means, by renewal.
       sharing: "expand" or "reduce", as in `kfac`.
       shared: "sum" or "sampled", as in `kfac`.
       key: an int or a key, of the random slopes.
-      max_factor_dim: a factor of more rows is a diagonal.
+      max_factor_dim: a factor of more rows is a diagonal. None means 2048.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:

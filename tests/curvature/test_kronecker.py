@@ -42,3 +42,9 @@ def test_inverse_and_determinant_are_those_of_the_dense_matrix(float64, max_fact
 def test_a_plain_function_has_no_factors():
     with pytest.raises(TypeError, match="kronecker_operator needs the residuals"):
         hesskit.kronecker_operator(lambda w: jnp.sum(w**2), jnp.ones(2))
+
+
+def test_a_leaf_that_is_returned_in_another_shape_has_curvature():
+    loss = hesskit.least_squares_loss(lambda p: p.reshape(3, 1))
+    found = hesskit.kronecker_operator(loss, jnp.ones(3)).dense()
+    np.testing.assert_allclose(found, np.eye(3), atol=1e-6)

@@ -75,7 +75,7 @@ def test_weight_decay_is_a_penalty_in_the_objective():
 
 @USER
 def test_with_a_rate_it_learns_from_batches_within_its_norm_constraint():
-    opt = hesskit.kfac(1.0, momentum=0.5, norm_constraint=1e-2, damping=1e-2)
+    opt = hesskit.kfac(1.0, norm_constraint=1e-2, damping=1e-2)
     data = jax.random.normal(jax.random.key(5), (40, 20, 5))
 
     @jax.jit
@@ -95,3 +95,78 @@ def test_with_a_rate_it_learns_from_batches_within_its_norm_constraint():
     assert np.all(sizes <= 1.01e-2)
     assert np.any(sizes > 0.99e-2)
     assert np.mean(values[-5:]) < 0.3 * values[0]
+
+
+@USER
+def test_at_rest_the_damping_stays_and_new_targets_are_learned():
+    opt = hesskit.kfac()
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p)
+    exact = X @ jnp.ones((5, 3))
+
+    @jax.jit
+    def go(params, state, targets):
+        def step(carry, _):
+            params, state = carry
+            grad = jax.grad(loss)(params, X, targets)
+            updates, state = opt.update(grad, state, params, value_fn=loss, args=(X, targets))
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, state), None, length=150)[0]
+
+    params, state = go(jnp.zeros((5, 3)), opt.init(jnp.zeros((5, 3))), exact)
+    assert loss(params, X, exact) < 1e-8
+    assert hesskit.last_info(state).damping < 1
+    params, state = go(params, state, -exact)
+    assert loss(params, X, -exact) < 1e-6
+
+
+@USER
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda p, x: x @ jnp.where(p > 0, p, 0.1 * p),
+        lambda p, x: jax.lax.fori_loop(0, 2, lambda i, h: jnp.tanh(h @ p), x),
+    ],
+    ids=["where", "fori_loop"],
+)
+def test_models_with_booleans_and_counters_train(layer):
+    loss = hesskit.composite(hesskit.losses.squared_error(), layer)
+    more = {"params": jnp.eye(5) / 2, "args": (X, jnp.tanh(X))}
+    values = run(hesskit.kfac(), 10, loss=loss, **more)[0]
+    assert values[-1] < values[0] / 2
+
+
+@USER
+def test_a_rule_of_the_users_own_is_kept():
+    """A product whose derivative is said to be a tenth: gradients are those of `jax.grad`."""
+
+    @jax.custom_vjp
+    def product(w, x):
+        return x @ w
+
+    product.defvjp(lambda w, x: (x @ w, (w, x)), lambda r, g: (r[1].T @ g / 10, g @ r[0].T / 10))
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: product(p, x))
+    params, args = jnp.ones((5, 3)), (X, jnp.zeros((40, 3)))
+    grad = jax.grad(loss)(params, *args)
+    opt = hesskit.kfac()
+    _, state = opt.update(grad, opt.init(params), params, value_fn=loss, args=args)
+    np.testing.assert_allclose(hesskit.last_info(state).grad_norm, jnp.linalg.norm(grad), rtol=1e-5)
+
+
+def test_momentum_does_not_hide_a_direction_from_the_norm_constraint():
+    """Each direction within it, a sum of them with weights 1, 1/2, ... is within four times it."""
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p)
+    more = {"loss": loss, "params": jnp.zeros((5, 3)), "args": (X, X @ jnp.ones((5, 3)))}
+    opt = hesskit.kfac(10.0, momentum=0.5, norm_constraint=1e-3, damping=1e-2)
+    path = [more["params"], *(run(opt, num, **more)[1] for num in (1, 2, 3, 8, 9))]
+    bends = [float(jnp.sum((X @ (path[k + 1] - path[k])) ** 2)) / 40 for k in (0, 1, 2, 4)]
+    assert max(bends) < 4 * 1e-3 * 1.5  # 1.5 for factors of few samples
+
+
+def test_what_means_nothing_without_a_rate_is_refused():
+    for given in ({"momentum": 0.9}, {"norm_constraint": 1e-3}, {"damping": lambda count: 1.0}):
+        with pytest.raises(ValueError, match="only with a learning_rate"):
+            hesskit.kfac(**given)
+    opt = hesskit.kfac(weight_decay=0.1)
+    with pytest.raises(ValueError, match="updates must have the structure of params"):
+        opt.update({"a": X}, opt.init(X), X, value_fn=LOSS)
