@@ -27,7 +27,7 @@ from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
 from hesskit.linalg import bounded, small
-from hesskit.linalg.column_scale import column_scale, scaled_factor
+from hesskit.linalg.column_scale import column_scale, largest_columns, scaled_factor
 from hesskit.linalg.more_sorensen import trust_region_step
 from hesskit.linalg.on_lanes import on_lanes
 from hesskit.linalg.row_svd import factor, reduce_rows
@@ -40,6 +40,7 @@ class Factored(NamedTuple):
     vectors: Array  # (n, k), V, columns
     coefficients: Array  # (k,), S c
     scale: Array  # (n,), the diagonal of D
+    largest: Array  # (n,), norms of columns so far
     noise: Array  # (), the rounding of f that residuals bring
     most: Array  # (), the largest |b| so far; of |c| where the loss has no b
     curve: Any = None  # of a geodesic step (curvature/geodesic.py)
@@ -60,7 +61,7 @@ def empty(params: Params, num_rows: int | None = None) -> Factored:
     vector = jnp.zeros((k,), dtype)
     zero = jnp.zeros((), dtype)
     vectors, scale = jnp.zeros((n, k), dtype), jnp.zeros((n,), dtype)
-    return Factored(vector, vectors, jnp.copy(vector), scale, zero, jnp.copy(zero))
+    return Factored(vector, vectors, jnp.copy(vector), scale, jnp.copy(scale), zero, jnp.copy(zero))
 
 
 def _padded(array: Array, n: int, axis: int) -> Array:
@@ -193,9 +194,9 @@ def build(
     triangle, inside, rest = rows.reduced or reduce_rows(matrix, b)
     finite = tree.all_finite((triangle, inside, rest))
     triangle, inside = jnp.where(finite, triangle, 0), jnp.where(finite, inside, 0)
-    scale, s, vt, c = scaled_factor(
-        triangle, inside, column_scale(triangle, model.scale, power), num_rows=m
-    )
+    largest = largest_columns(triangle, model.largest)
+    scale = column_scale(largest, power)
+    scale, s, vt, c = scaled_factor(triangle, inside, scale, largest, num_rows=m)
     k = model.eigenvalues.shape[0]
     s, vt, c = (_padded(a, k, 0) for a in (s[::-1], vt[::-1], c[::-1]))
     known = tree.zeros_like(rhs) if rows.residual is None else evaluation.grad
@@ -208,7 +209,7 @@ def build(
     x = tree.ravel(context.params).astype(dtype)
     near = beside(matrix, b, x, most, jnp.asarray(context.tolerance, dtype))
     noise = jnp.where(finite, near.rounding, 0)
-    factored = Factored(s * s, vt.T, coefficients, scale, noise, most)
+    factored = Factored(s * s, vt.T, coefficients, scale, largest, noise, most)
 
     def project(u: Array) -> Array:
         return vt @ ((u.astype(dtype) @ matrix) / scale)

@@ -3,8 +3,9 @@ r"""The diagonal D in whose norm |D s| a least-squares step is bounded, and the 
 D holds powers of the largest norms so far of the columns of A. A direction whose singular value in
 A D^{-1} = U S V' is rounding is no part of a step; but it may be so small for no better reason than
 its unit (the slope of a line at x = 59,000 in float32). Where one is, the singular values are found
-again with D proportional to the columns, which is kept if the rank is then larger: of a matrix that
-lacks rank in any unit, the step is the shortest in the norm that was asked for.
+again with D proportional to the largest norms, which is kept for this step if the rank is then
+larger: of a matrix that lacks rank in any unit, the step is the shortest in the norm that was asked
+for. The largest so far tell the unit; a column that has become small has not changed its own.
 
 Source: More (1978), "The Levenberg-Marquardt algorithm", section 4; van der Sluis (1969),
 "Condition numbers and equilibration of matrices", theorem 3.5.
@@ -32,36 +33,46 @@ def _powered(x: Array, power: float) -> Array:
     return x ** jnp.asarray(power, x.dtype)
 
 
-def column_scale(matrix: Array, previous: Array, power: float) -> Array:
-    """D: the largest |column|^power so far, nowhere below sqrt(eps) of the largest entry.
+def largest_columns(matrix: Array, previous: Array) -> Array:
+    """The norms of columns where they are larger than before.
 
     Args:
       matrix: A, (m, n).
-      previous: D before, (n,).
+      previous: the largest before, (n,).
+
+    Returns:
+      The largest so far, (n,).
+    """
+    return jnp.maximum(_column_norms(matrix), previous)
+
+
+def column_scale(largest: Array, power: float) -> Array:
+    """D: |column|^power of the largest, nowhere below sqrt(eps) of the largest entry.
+
+    Args:
+      largest: norms of columns, (n,).
       power: in [0, 1].
 
     Returns:
       D, (n,), positive.
     """
-    new = _powered(_column_norms(matrix), power)
-    seen = jnp.maximum(new, previous)
-    top = jnp.max(seen, initial=0)
-    least = jnp.sqrt(jnp.finfo(matrix.dtype).eps) * top
-    return jnp.where(top > 0, jnp.maximum(seen, least), 1)
+    powers = _powered(largest, power)
+    top = jnp.max(powers, initial=0)
+    least = jnp.sqrt(jnp.finfo(powers.dtype).eps) * top
+    return jnp.where(top > 0, jnp.maximum(powers, least), 1)
 
 
-def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array, Array]:
+def _equilibrated(norms: Array, scale: Array) -> tuple[Array, Array, Array]:
     """The least multiple of the columns' norms that is nowhere below `scale`; how far that is off.
 
     Args:
-      matrix: A, (m, n).
+      norms: of columns, (n,).
       scale: D, (n,).
 
     Returns:
       The new D, (n,), with the old one where a column is nearly 0, the largest over the least
       |column| / D of the others, (), and how many these are, ().
     """
-    norms = _column_norms(matrix)
     counts = norms > jnp.finfo(norms.dtype).eps * jnp.max(norms, initial=0)
     lengths = jnp.where(counts, norms, 1) / scale
     least = jnp.min(lengths, initial=jnp.inf, where=counts)
@@ -71,7 +82,7 @@ def _equilibrated(matrix: Array, scale: Array) -> tuple[Array, Array, Array]:
 
 
 def scaled_factor(
-    matrix: Array, b: Array, scale: Array, num_rows: int | None = None
+    matrix: Array, b: Array, scale: Array, largest: Array, num_rows: int | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """D and the factors of [A D^{-1} | b], with a D from `scale` up that hides no direction.
 
@@ -79,13 +90,14 @@ def scaled_factor(
       matrix: A, (m, n), or R of A = Q R.
       b: (m,), or Q'b.
       scale: D, (n,).
+      largest: norms of columns that tell their units, (n,).
       num_rows: m, where A is an R.
 
     Returns:
       D, (n,), and S, V' and c as of `row_svd.factor`.
     """
     found = scale, *factor(matrix / scale[None, :], b, num_rows)
-    even, spread, count = _equilibrated(matrix, scale)
+    even, spread, count = _equilibrated(largest, scale)
     most = jnp.minimum(count, found[1].shape[0])  # as many directions there may be
 
     def fairer(matrix: Array, b: Array) -> tuple[Array, Array, Array, Array]:

@@ -3,24 +3,27 @@
 import jax.numpy as jnp
 import numpy as np
 
-from hesskit.linalg.column_scale import column_scale, scaled_factor
+from hesskit.linalg.column_scale import column_scale, largest_columns, scaled_factor
+
+
+def norms(matrix):
+    return largest_columns(matrix, jnp.zeros(matrix.shape[1], matrix.dtype))
 
 
 def test_the_scale_never_falls_and_is_positive(dtype):
     matrix = jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 0.0]], dtype)
     previous = jnp.array([1.0, 0.0, 2.0], dtype)
     eps = float(jnp.finfo(dtype).eps)
-    np.testing.assert_allclose(column_scale(matrix, previous, 1.0), [5, 5 * eps**0.5, 2], rtol=1e-6)
-    np.testing.assert_allclose(
-        column_scale(matrix, jnp.zeros_like(previous), 0.5),
-        [5**0.5, (5 * eps) ** 0.5, 1],
-        rtol=1e-6,
-    )
-    zeros = jnp.zeros_like(previous)
-    np.testing.assert_array_equal(column_scale(matrix, zeros, 0.0), 1)
-    np.testing.assert_array_equal(column_scale(0 * matrix, zeros, 1.0), 1)
+    largest = largest_columns(matrix, previous)
+    np.testing.assert_allclose(largest, [5, 0, 2], rtol=1e-6)
+    np.testing.assert_allclose(column_scale(largest, 1.0), [5, 5 * eps**0.5, 2], rtol=1e-6)
+    new = largest_columns(matrix, 0 * previous)
+    np.testing.assert_allclose(column_scale(new, 0.5), [5**0.5, (5 * eps) ** 0.5, 1], rtol=1e-6)
+    np.testing.assert_array_equal(column_scale(new, 0.0), 1)
+    np.testing.assert_array_equal(column_scale(0 * new, 1.0), 1)
     huge = float(jnp.finfo(dtype).max) / 8
-    np.testing.assert_allclose(column_scale(matrix * huge / 5, zeros, 1.0)[0], huge, rtol=1e-6)
+    new = largest_columns(matrix * huge / 5, 0 * previous)
+    np.testing.assert_allclose(column_scale(new, 1.0)[0], huge, rtol=1e-6)
 
 
 def test_a_full_rank_is_found_whatever_the_units(dtype):
@@ -28,7 +31,7 @@ def test_a_full_rank_is_found_whatever_the_units(dtype):
     far = float(1 / jnp.finfo(dtype).eps) ** 0.75
     a = np.stack([np.ones(7), far * (1 + 1e-3 * np.linspace(-1, 1, 7))], axis=1)
     rows, b = jnp.asarray(a, dtype), jnp.ones(7, dtype)
-    scale, s, vt, _ = scaled_factor(rows, b, jnp.ones(2, dtype))
+    scale, s, vt, _ = scaled_factor(rows, b, jnp.ones(2, dtype), norms(rows))
     assert (s > 0).all()
     np.testing.assert_allclose(
         (scale / np.linalg.norm(a, axis=0))[0], scale[1] / (7**0.5 * far), rtol=1e-3
@@ -40,13 +43,22 @@ def test_a_full_rank_is_found_whatever_the_units(dtype):
 
 def test_a_column_of_zeros_is_no_unit(dtype):
     a = jnp.array([[1.0, 0.0], [2.0, 0.0], [1.0, 0.0]], dtype)
-    scale, s, _, _ = scaled_factor(a, jnp.ones(3, dtype), jnp.array([2.0, 1.0], dtype))
+    scale, s, _, _ = scaled_factor(a, jnp.ones(3, dtype), jnp.array([2.0, 1.0], dtype), norms(a))
     np.testing.assert_array_equal(scale, [2, 1])
     np.testing.assert_allclose(s, [1.5**0.5, 0], rtol=1e-6)
 
 
 def test_the_norm_that_was_asked_for_stays_where_no_other_finds_more(dtype):
     a = jnp.array([[1.0, 2.0, 30.0], [1.0, 2.0, 20.0], [1.0, 2.0, 50.0], [1.0, 2.0, 10.0]], dtype)
-    scale, s, _, _ = scaled_factor(a, jnp.ones(4, dtype), jnp.ones(3, dtype))
+    scale, s, _, _ = scaled_factor(a, jnp.ones(4, dtype), jnp.ones(3, dtype), norms(a))
     np.testing.assert_array_equal(scale, 1)
     assert int((s > 0).sum()) == 2
+
+
+def test_a_column_that_became_small_keeps_its_unit(dtype):
+    """Equal when they were largest: the step is the shortest, none goes far along the small one."""
+    tiny = float(jnp.finfo(dtype).eps)
+    a = jnp.array([[1.0, 0.0], [1.0, tiny / 2], [1.0, 0.0]], dtype)
+    scale, s, _, _ = scaled_factor(a, jnp.ones(3, dtype), jnp.ones(2, dtype), jnp.ones(2, dtype))
+    np.testing.assert_array_equal(scale, 1)
+    assert int((s > 0).sum()) == 1
