@@ -24,9 +24,14 @@ def parameters(fn: Callable[..., Any]) -> list[inspect.Parameter] | None:
 
 
 def adopt(wrapper: Any, signature: inspect.Signature | None) -> None:
-    """Shows `signature` as that of `wrapper`, a frozen dataclass; None leaves it without one."""
+    """Shows `signature` as that of `wrapper`, a frozen dataclass; None leaves it without one.
+
+    Without annotations: the wrapper returns something else, and `jax.Array` cannot be pickled.
+    """
     if signature is not None:
-        object.__setattr__(wrapper, "__signature__", signature)
+        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        shown = signature.replace(parameters=bare, return_annotation=signature.empty)
+        object.__setattr__(wrapper, "__signature__", shown)
 
 
 def first_only(signature: inspect.Signature | None) -> inspect.Signature | None:

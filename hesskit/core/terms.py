@@ -98,6 +98,10 @@ class ByParts:
         fields = dataclasses.fields(self)
         return tuple(_token(getattr(self, field.name)) for field in fields)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the identities, which another process does not share."""
+        return {name: item for name, item in self.__dict__.items() if name != "_parts"}
+
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self._parts == other._parts
 

@@ -5,12 +5,15 @@ For a block R (x) C of a rows and b columns and the damping lambda,
     (R + pi sqrt(lambda))^{-1}  V  (C + sqrt(lambda) / pi)^{-1}             (1)
 
 with pi^2 = (tr(R) / a) / (tr(C) / b), approximates (R (x) C + lambda)^{-1} V; a diagonal block d
-gives V / (d + lambda). Factors of one length are inverted in one batched call.
+gives V / (d + lambda). Factors of one length are inverted together: in one batched call, or one
+after another on a CPU.
 
 Source: Martens & Grosse (2015), "Optimizing neural networks with Kronecker-factored approximate
 curvature", section 6.3.
 """
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -172,6 +175,26 @@ def _put(made: list[Any], i: int, block: Block, m: Array) -> None:
     made[i] = inner.reshape(made[i].shape).astype(made[i].dtype)
 
 
+def _by_block(
+    slots: Slots,
+    blocks: tuple[Block, ...],
+    vector: Params,
+    matrix: Callable[[Any, Block, Array], Array],
+    diagonal: Callable[[Array, Array], Array],
+) -> Params:
+    """`matrix(slot, block, V)` of leaves with factors, `diagonal(slot, v)` of the others."""
+    leaves, structure = jax.tree.flatten(vector)
+    made: list[Any] = list(leaves)
+    for i, (slot, block, leaf) in enumerate(zip(slots, blocks, leaves, strict=True)):
+        if block.kind == "diagonal":
+            made[i] = diagonal(slot, leaf.astype(slot.dtype)).astype(leaf.dtype)
+        elif block.has_factors:
+            bias = None if block.bias is None else leaves[block.bias]
+            m = _with_bias(block, leaf, bias, slot[0].dtype)
+            _put(made, i, block, matrix(slot, block, m))
+    return jax.tree.unflatten(structure, made)
+
+
 def apply(
     slots: Slots, blocks: tuple[Block, ...], vector: Params, *, shifted: bool = False
 ) -> Params:
@@ -186,20 +209,14 @@ def apply(
     Returns:
       A pytree like `vector`.
     """
-    leaves, structure = jax.tree.flatten(vector)
-    made: list[Any] = list(leaves)
-    for i, (slot, block, leaf) in enumerate(zip(slots, blocks, leaves, strict=True)):
-        if block.kind == "diagonal":
-            made[i] = (slot * leaf.astype(slot.dtype)).astype(leaf.dtype)
-        elif block.has_factors:
-            bias = None if block.bias is None else leaves[block.bias]
-            given = m = _with_bias(block, leaf, bias, slot[0].dtype)
-            a, b = m.shape
-            rows, columns = (s[(slice(n),) * s.ndim] for s, n in zip(slot[:2], (a, b), strict=True))
-            m = _times(columns, _times(rows, m).T).T
-            m = m + slot[2] * given if shifted else m
-            _put(made, i, block, m)
-    return jax.tree.unflatten(structure, made)
+
+    def times(slot: Any, block: Block, m: Array) -> Array:
+        del block
+        rows, columns = (s[(slice(n),) * s.ndim] for s, n in zip(slot[:2], m.shape, strict=True))
+        found = _times(columns, _times(rows, m).T).T
+        return found + slot[2] * m if shifted else found
+
+    return _by_block(slots, blocks, vector, times, operator.mul)
 
 
 def _spectrum(side: Array, k: int) -> tuple[Array, Array | None]:
@@ -249,19 +266,15 @@ def solve(slots: Slots, blocks: tuple[Block, ...], vector: Params, damping: Arra
     Returns:
       A pytree like `vector`.
     """
-    leaves, structure = jax.tree.flatten(vector)
-    made: list[Any] = list(leaves)
-    for i, (slot, block, leaf) in enumerate(zip(slots, blocks, leaves, strict=True)):
-        if block.kind == "diagonal":
-            wide = leaf.astype(slot.dtype) / (slot + damping.astype(slot.dtype))
-            made[i] = wide.astype(leaf.dtype)
-        elif block.has_factors:
-            (a, u), (b, v) = _spectra(slot, block)
-            bias = None if block.bias is None else leaves[block.bias]
-            m = _turned(u, v, _with_bias(block, leaf, bias, slot[0].dtype), back=False)
-            m = m / (a[:, None] * b[None, :] + slot[2] + damping.astype(a.dtype))
-            _put(made, i, block, _turned(u, v, m, back=True))
-    return jax.tree.unflatten(structure, made)
+
+    def divided(slot: Any, block: Block, m: Array) -> Array:
+        (a, u), (b, v) = _spectra(slot, block)
+        values = a[:, None] * b[None, :] + slot[2] + damping.astype(a.dtype)
+        return _turned(u, v, _turned(u, v, m, back=False) / values, back=True)
+
+    return _by_block(
+        slots, blocks, vector, divided, lambda slot, x: x / (slot + damping.astype(slot.dtype))
+    )
 
 
 def _turned(u: Array | None, v: Array | None, m: Array, *, back: bool) -> Array:

@@ -54,7 +54,8 @@ def test_a_wrapped_transform_takes_the_same_steps(case, name):
     for _ in range(2):
         same, state, _, _ = plain(same, state, data())
     for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(same), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        # data is a constant of one program and an argument of the other, so that rounding differs
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.max(np.abs(b)))
 
 
 @each

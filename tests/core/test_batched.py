@@ -43,7 +43,7 @@ def structured(fn, w, x, y, named=False):
     targets = jnp.stack([jnp.abs(jnp.sin(y)), jnp.ones_like(y)], axis=1) if named else y
     whole = objective.bind(fn, args=(x, targets))
     at = whitened.evaluate(whole, w)
-    matrix, residual = at.rows()
+    matrix, residual, *_ = at.rows()
     product = at.product(jax.tree.map(jnp.cos, w))
     rhs = None if residual is None else matrix.T @ residual
     return at.value, at.grad, product, matrix.T @ matrix, rhs

@@ -284,3 +284,12 @@ def test_what_is_said_when_it_does_not_fit():
             l2(1.0) * factor
         with pytest.raises(TypeError, match="operand"):
             l2(1.0) / factor
+
+
+def test_a_pickled_copy_has_arrays_of_its_own():
+    """Equality is by the identity of arrays, and a copy does not bring along those of another."""
+    penalty = jnp.array(2.0) * l2(1.0)  # whose function has annotations that cannot be pickled
+    assert hash(penalty) == hash(penalty)
+    copied = pickle.loads(pickle.dumps(penalty))
+    assert copied != penalty
+    np.testing.assert_array_equal(copied(jnp.ones(3)), penalty(jnp.ones(3)))

@@ -30,3 +30,15 @@ def test_a_batch_goes_to_the_lanes_with_its_axis_last(float64):
     twice = jax.vmap(jax.vmap(fn, in_axes=(None, 0)), in_axes=(0, None))
     found = twice(jnp.stack([a, -a]), jnp.asarray(x.T))
     np.testing.assert_allclose(found["ax"][1], -(a @ x).T, atol=1e-14)
+
+
+def test_derivatives_where_some_of_the_tangents_have_lanes(float64):
+    """JAX's own rule for `custom_vmap` mixes up lanes here."""
+    rng = np.random.default_rng(1)
+    a, x = rng.normal(size=(5, 2, 3)), rng.normal(size=(5, 3))
+    da = rng.normal(size=(2, 3))
+    moved = jax.vmap(lambda a, x: jax.jvp(fn, (a, x), (da, x)))
+    values, tangents = jax.jit(moved)(a, x)
+    np.testing.assert_allclose(values["ax"], np.einsum("kij,kj->ki", a, x), atol=1e-14)
+    np.testing.assert_allclose(tangents["ax"], np.einsum("kij,kj->ki", a + da, x), atol=1e-14)
+    np.testing.assert_allclose(tangents["size"], 2 * np.sum(x * x, 1), atol=1e-14)
