@@ -111,6 +111,19 @@ class Block(NamedTuple):
         return self.kind in ("kronecker", "sampled")
 
     @property
+    def lengths(self) -> tuple[int, int]:
+        """Rows of R and of C that are in use."""
+        rows, columns = self.shape.rows, self.shape.columns
+        if self.bias is None:
+            return rows, columns
+        return (rows, columns + 1) if self.swapped[0] else (rows + 1, columns)
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether R and C are sums, of which the block is R (x) C / tr(C)."""
+        return self.kind == "sampled" or len(self.uses) > 1
+
+    @property
     def is_whole(self) -> bool:
         """Whether the slope by the leaf itself is needed."""
         known = all(use.kind in ("bias", "scale") for use in self.uses)
@@ -203,5 +216,5 @@ def groups(blocks: tuple[Block, ...]) -> dict[int, list[tuple[int, int]]]:
     found: dict[int, list[tuple[int, int]]] = {}
     for (i, block), side in itertools.product(enumerate(blocks), (0, 1)):
         if block.has_factors and block.shape.dense[side]:
-            found.setdefault(block.shape.sides[side], []).append((i, side))
+            found.setdefault(block.lengths[side], []).append((i, side))
     return found

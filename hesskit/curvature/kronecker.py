@@ -1,10 +1,11 @@
 r"""The Kronecker factors of a model as an operator, with inverse and determinant in closed form.
 
-With R = U diag(a) U' and C = V diag(b) V' of each block,
+With R = U diag(a) U' and C = V diag(b) V' of each block, and S = a b' or corrected
+(linalg/kronecker_basis.py),
 
-    (R (x) C + lambda)^{-1} W  =  U ((U'W V) / (a b' + lambda)) V'          (1)
+    (R (x) C + lambda)^{-1} W  =  U ((U'W V) / (S + lambda)) V'             (1)
 
-    log det(R (x) C + lambda)  =  sum_ij log(a_i b_j + lambda)              (2)
+    log det(R (x) C + lambda)  =  sum_ij log(S_ij + lambda)                 (2)
 
 Source: Martens & Grosse (2015), section 4; Ritter, Botev & Barber (2018), "A scalable Laplace
 approximation for neural networks", section 3.
@@ -24,19 +25,20 @@ from hesskit.core.keys import as_key
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params, Product, Scalar
 from hesskit.linalg import kronecker as factors
-from hesskit.linalg import kronecker_factors, whitened
+from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading, whitened
+from hesskit.linalg.kronecker_reading import Passed
 from hesskit.linalg.operator import Operator, Term
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
-    """The curvature whose data are the factors; equal for equal blocks."""
+    """The curvature whose data are eigenvectors of factors; equal for equal blocks."""
 
     blocks: tuple[Block, ...]
 
     def __call__(self, params: Params, args: Any) -> Product:
         del params
-        return functools.partial(factors.apply, args, self.blocks, shifted=True)
+        return functools.partial(kronecker_basis.apply, args, self.blocks)
 
 
 @functools.partial(
@@ -94,13 +96,13 @@ def _parts(op: KroneckerOperator) -> tuple[Any, tuple[Block, ...]]:
 @jax.jit
 def _solve(op: KroneckerOperator, v: Params, damping: Array) -> Params:
     slots, found = _parts(op)
-    return factors.solve(slots, found, objective.split(v), op.damping + damping)
+    return kronecker_basis.solve(slots, found, objective.split(v), op.damping + damping)
 
 
 @jax.jit
 def _logdet(op: KroneckerOperator, damping: Array) -> Array:
     slots, found = _parts(op)
-    values = [s.reshape(-1) for s in factors.eigenvalues(slots, found)]
+    values = [s.reshape(-1) for s in kronecker_basis.eigenvalues(slots, found)]
     parts = [jnp.sum(jnp.log(s + (op.damping + damping).astype(s.dtype))) for s in values]
     return functools.reduce(jnp.add, parts).astype(op.damping.dtype)
 
@@ -111,6 +113,8 @@ def kronecker_operator(
     *,
     args: Any = (),
     num_samples: int = 1,
+    estimator: str = "sampled",
+    eigenvalue_correction: bool = False,
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
@@ -126,6 +130,10 @@ def kronecker_operator(
       params: a pytree of real float arrays.
       args: data: a tuple, positional after params, or a dict, by name.
       num_samples: random vectors of the outputs' curvature, each one pass back over all data.
+      estimator: "sampled", or "exact", as in `hesskit.kfac`; one sample is then enough.
+      eigenvalue_correction: whether the eigenvalues of a block are the diagonal of the curvature
+        in its eigenvectors, in place of products of those of the factors: of all such matrices the
+        nearest to the Gauss-Newton block.
       sharing: "expand" or "reduce", as in `hesskit.kfac`.
       shared: "sum" or "sampled", as in `hesskit.kfac`.
       key: an int or a key, of the random vectors.
@@ -148,11 +156,14 @@ def kronecker_operator(
        [0. 1.]] 2.3026
 
     References:
-      Martens & Grosse (2015), ICML. Ritter, Botev & Barber (2018), ICLR.
+      Martens & Grosse (2015), ICML. Ritter, Botev & Barber (2018), ICLR. George et al. (2018),
+      NeurIPS.
     """
     errors.check_callable(value_fn, name="value_fn")
     errors.check_data(args)
     errors.check_count(num_samples, name="num_samples")
+    errors.check_choice(estimator, kronecker_reading.ESTIMATORS, name="estimator")
+    errors.check_choice(eigenvalue_correction, (False, True), name="eigenvalue_correction")
     errors.check_choice(sharing, kronecker_factors.SHARING, name="sharing")
     errors.check_choice(shared, blocks.SHARED, name="shared")
     errors.check_count(max_factor_dim, name="max_factor_dim")
@@ -165,13 +176,20 @@ def kronecker_operator(
     plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=max_factor_dim, shared=shared)
     like = factors.empty(params, max_factor_dim)
     seed = jax.random.bits(as_key(key), (), jnp.uint32)
-    at = kronecker_factors.read(fn, params, plan)
+    at = kronecker_reading.read(fn, params, plan)
 
-    def one(i: Array) -> factors.Slots:
-        return kronecker_factors.statistics(plan, at.sampled(i), like, sharing=sharing)
+    def mean(of_pass: Callable[[Passed], Any]) -> Any:
+        def one(i: Array) -> Any:
+            return kronecker_reading.estimate(at, i, estimator, of_pass)
 
-    each = jax.lax.map(one, seed + jnp.arange(num_samples, dtype=jnp.uint32))
-    slots = jax.tree.map(lambda a: jnp.mean(a, axis=0), each)
+        each = jax.lax.map(one, seed + jnp.arange(num_samples, dtype=jnp.uint32))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), each)
+
+    slots = mean(lambda p: kronecker_factors.statistics(plan, p, like, sharing=sharing))
+    slots = kronecker_basis.turned(factors.normal(slots, plan.blocks), plan.blocks)
+    if eigenvalue_correction:
+        found = mean(lambda p: kronecker_factors.squares(plan, p, slots, sharing=sharing))
+        slots = kronecker_basis.corrected(slots, slots, found, jnp.ones(()))
     dtype = tree.result_dtype(params)
     found = tuple(block._replace(uses=()) for block in plan.blocks)
     term = Term(_Blocks(found), jnp.ones((), dtype), params, slots)

@@ -69,10 +69,7 @@ def _row(block: blocks.Block, found: tuple[blocks.Block, ...]) -> KroneckerRow:
     shape = block.shape
     factors: tuple[tuple[int, ...], ...] = ()
     if block.has_factors:
-        lengths = [shape.rows, shape.columns]
-        if block.bias is not None:
-            lengths[int(block.swapped[0])] += 1
-        pairs = zip(lengths, shape.dense, strict=True)
+        pairs = zip(block.lengths, shape.dense, strict=True)
         factors = tuple((k, k) if full else (k,) for k, full in pairs)
     elif block.kind == "diagonal":
         factors = (shape.leaf,)

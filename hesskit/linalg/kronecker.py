@@ -56,6 +56,16 @@ def side_trace(side: Array) -> Array:
     return jnp.trace(side) if side.ndim == 2 else jnp.sum(side)
 
 
+def normal(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
+    """The factors R and C of each block R (x) C, of means in which some are sums."""
+    made = list(slots)
+    for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
+        if block.has_factors and block.is_sum:
+            total = side_trace(slot[1])
+            made[i] = (slot[0], slot[1] / jnp.where(total > 0, total, 1), slot[2])
+    return tuple(made)
+
+
 def trace(slots: Slots, blocks: tuple[Block, ...]) -> Array:
     """The trace of all blocks, ()."""
     parts = []
@@ -71,11 +81,8 @@ def trace(slots: Slots, blocks: tuple[Block, ...]) -> Array:
 
 def _shares(slot: Any, block: Block, damping: Array) -> tuple[Array, Array]:
     """What is added to R and to C, by (1)."""
-    lengths = [block.shape.rows, block.shape.columns]
-    if block.bias is not None:
-        lengths[int(block.swapped[0])] += 1
     traces = [side_trace(side) for side in slot[:2]]
-    means = [t / n for t, n in zip(traces, lengths, strict=True)]
+    means = [t / n for t, n in zip(traces, block.lengths, strict=True)]
     some = (means[0] > 0) & (means[1] > 0)
     pi = jnp.sqrt(jnp.where(some, means[0] / jnp.where(some, means[1], 1), 1))
     root = jnp.sqrt(damping.astype(pi.dtype) + slot[2])
@@ -93,23 +100,24 @@ def _inverse(matrix: Array) -> Array:
     return jnp.matmul(jnp.swapaxes(half, -1, -2), half, precision=jax.lax.Precision.HIGHEST)
 
 
-def _inverses(matrices: Array, after: Array) -> Array:
-    """Inverses of positive definite matrices, (k, n, n), not begun before `after`, (), is known.
+def one_by_one(fn: Callable[[Array], Any], matrices: Array, after: Array) -> Any:
+    """`fn` of each matrix, (k, n, n), not begun before `after`, (), is known.
 
     jaxlib 0.10.2 runs a batch of LAPACK calls on the workers of a pool and waits in one of them:
     two batches at once on two cores wait for each other for ever. So a CPU takes one matrix after
     another, and one length after another.
 
     Args:
+      fn: (..., n, n) -> a pytree.
       matrices: (k, n, n).
-      after: a number of the inverses before.
+      after: a number of what was found before.
 
     Returns:
-      The inverses, (k, n, n).
+      Their values, with a leading axis k.
     """
     matrices = matrices + 0 * after.astype(matrices.dtype)
     return jax.lax.platform_dependent(
-        matrices, cpu=lambda stack: jax.lax.map(_inverse, stack), default=_inverse
+        matrices, cpu=lambda stack: jax.lax.map(fn, stack), default=fn
     )
 
 
@@ -138,17 +146,17 @@ def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
             damped = slot + damping.astype(slot.dtype)
             made[i] = 1 / jnp.where(damped > 0, damped, 1)
     last = jnp.zeros(())
-    for k, members in groups(blocks).items():
-        one = jnp.eye(k, dtype=slots[members[0][0]][0].dtype)
-        stack = jnp.stack([slots[i][side] + shares[i][side] * one for i, side in members])
-        found = _inverses(stack, last)
+    for n, members in groups(blocks).items():
+        one = jnp.eye(n, dtype=slots[members[0][0]][0].dtype)
+        stack = jnp.stack([slots[i][side][:n, :n] + shares[i][side] * one for i, side in members])
+        found = one_by_one(_inverse, stack, last)
         last = found[-1, 0, 0]
         for (i, side), inverse in zip(members, found, strict=True):
-            made[i][side] = inverse
+            made[i][side] = jnp.pad(inverse, (0, len(slots[i][side]) - n))
     return tuple(tuple(slot) if isinstance(slot, list) else slot for slot in made)
 
 
-def _times(side: Array, x: Array) -> Array:
+def times(side: Array, x: Array) -> Array:
     """`side` times the rows of x."""
     if side.ndim == 1:
         return side[:, None] * x
@@ -175,7 +183,7 @@ def _put(made: list[Any], i: int, block: Block, m: Array) -> None:
     made[i] = inner.reshape(made[i].shape).astype(made[i].dtype)
 
 
-def _by_block(
+def by_block(
     slots: Slots,
     blocks: tuple[Block, ...],
     vector: Params,
@@ -195,90 +203,21 @@ def _by_block(
     return jax.tree.unflatten(structure, made)
 
 
-def apply(
-    slots: Slots, blocks: tuple[Block, ...], vector: Params, *, shifted: bool = False
-) -> Params:
-    """(1), or R V C of the factors themselves.
+def apply(inverses: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:
+    """(1).
 
     Args:
-      slots: inverses, or factors.
+      inverses: what `inverses` made.
       blocks: what they are of.
       vector: like params.
-      shifted: whether the multiple of 1 is added: of factors, not of inverses.
 
     Returns:
       A pytree like `vector`.
     """
 
-    def times(slot: Any, block: Block, m: Array) -> Array:
+    def both(slot: Any, block: Block, m: Array) -> Array:
         del block
         rows, columns = (s[(slice(n),) * s.ndim] for s, n in zip(slot[:2], m.shape, strict=True))
-        found = _times(columns, _times(rows, m).T).T
-        return found + slot[2] * m if shifted else found
+        return times(columns, times(rows, m).T).T
 
-    return _by_block(slots, blocks, vector, times, operator.mul)
-
-
-def _spectrum(side: Array, k: int) -> tuple[Array, Array | None]:
-    """Eigenvalues of the first k rows of a factor, and eigenvectors where it is a matrix."""
-    if side.ndim == 1:
-        return side[:k], None
-    values, vectors = jnp.linalg.eigh(side[:k, :k])
-    return jnp.maximum(values, 0), vectors
-
-
-def _spectra(slot: Any, block: Block) -> list[tuple[Array, Array | None]]:
-    lengths = [block.shape.rows, block.shape.columns]
-    if block.bias is not None:
-        lengths[int(block.swapped[0])] += 1
-    return [_spectrum(side, k) for side, k in zip(slot[:2], lengths, strict=True)]
-
-
-def eigenvalues(slots: Slots, blocks: tuple[Block, ...]) -> list[Array]:
-    """Those of each block, in no order.
-
-    Args:
-      slots: the factors.
-      blocks: what they are of.
-
-    Returns:
-      One array for each block that is not joined to another.
-    """
-    found = []
-    for slot, block in zip(slots, blocks, strict=True):
-        if block.has_factors:
-            (a, _), (b, _) = _spectra(slot, block)
-            found.append(a[:, None] * b[None, :] + slot[2])
-        elif block.kind == "diagonal":
-            found.append(slot)
-    return found
-
-
-def solve(slots: Slots, blocks: tuple[Block, ...], vector: Params, damping: Array) -> Params:
-    """(R (x) C + damping)^{-1} V exactly, by eigenvectors.
-
-    Args:
-      slots: the factors.
-      blocks: what they are of.
-      vector: like params.
-      damping: lambda, ().
-
-    Returns:
-      A pytree like `vector`.
-    """
-
-    def divided(slot: Any, block: Block, m: Array) -> Array:
-        (a, u), (b, v) = _spectra(slot, block)
-        values = a[:, None] * b[None, :] + slot[2] + damping.astype(a.dtype)
-        return _turned(u, v, _turned(u, v, m, back=False) / values, back=True)
-
-    return _by_block(
-        slots, blocks, vector, divided, lambda slot, x: x / (slot + damping.astype(slot.dtype))
-    )
-
-
-def _turned(u: Array | None, v: Array | None, m: Array, *, back: bool) -> Array:
-    """U'M V, or back U M V'."""
-    if u is not None:
-        m = _times(u if back else u.T, m)
-    return m if v is None else _times(v if back else v.T, m.T).T
+    return by_block(inverses, blocks, vector, both, operator.mul)

@@ -5,7 +5,8 @@ slopes of the outputs' curvature H = F F' itself, those of F u for u random of v
 
     G  ~  R (x) C,    R = sum_t x_t x_t' / N,    C = sum_t E[g_t g_t']      (1)
 
-with 1 as an entry more of x_t where a bias is added. Positions are those of examples, or of
+with 1 as an entry more of x_t where a bias is added; or exactly, from one column of F u at a time
+(linalg/kronecker_reading.py). Positions are those of examples, or of
 examples and of what shares the weight: pixels, places in a sequence ("expand"); or x_t is their
 mean and g_t their sum first ("reduce"). It is exact for one example at one position. A leaf in
 several products has the sum, drawn together by traces; one in none has factors of its own slopes,
@@ -17,127 +18,35 @@ Immer, Turner, Schneider & Hennig (2023), "Kronecker-Factored Approximate Curvat
 Neural Network Architectures", sections 3.1 and 3.2.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import graph, layout, tree
+from hesskit.core import layout, tree
 from hesskit.core.blocks import Block, Plan
-from hesskit.core.structured import Outer, Structured
-from hesskit.core.types import Array, Params
+from hesskit.core.types import Array
 from hesskit.core.uses import Use
-from hesskit.linalg import whitened
 from hesskit.linalg.kronecker import Slots, side_trace
+from hesskit.linalg.kronecker_reading import Passed
 
 SHARING = ("expand", "reduce")
 
 
-class Passed(NamedTuple):
-    """One pass back: values that enter products, and slopes by what comes out of them."""
-
-    values: dict[int, Array]
-    slopes: dict[int, Array]
-    leaves: list[Array]  # slopes by leaves
-    outputs: list[Array]  # slopes by outputs
-
-
-class Reading(NamedTuple):
-    """An objective at a point, from one linearization.
-
-    Attributes:
-      value: ().
-      grad: like params.
-      bend: `(v, w) -> v.Gw`, from two pushes forward.
-      push: `v -> J v`.
-      sampled: `seed -> Passed`, the slopes of one random vector F u.
-    """
-
-    value: Array
-    grad: Params
-    push: Callable[[Params], Any]
-    bend: Callable[[Any, Any], Array]
-    sampled: Callable[[Array], Passed]
-
-
-def _marked(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of values to keep, and of those whose slopes are wanted."""
-    uses = [use for block in plan.blocks for use in block.uses]
-    keep = {use.source for use in uses if use.inputs is not None}
-    wanted = {use.output for use in uses if use.slopes is not None}
-    return tuple(sorted(keep)), tuple(sorted(wanted))
-
-
-def read(fn: Structured, params: Params, plan: Plan) -> Reading:
-    """Value, gradient and what factors are made of, at a point.
-
-    Args:
-      fn: the objective.
-      params: the point.
-      plan: where leaves enter.
-
-    Returns:
-      A `Reading`.
-    """
-    keep, marked = _marked(plan)
-    taps = {i: _zeros(plan.graph.types[i]) for i in marked}
-
-    def through(given: tuple[dict[int, Array], Params]) -> tuple[Any, Any]:
-        added, point = given
-
-        def change(number: int, x: Array) -> Array:
-            return x + added[number] if number in added else x
-
-        return graph.run(plan.graph, point, change, keep)
-
-    outputs, push, pull, values = whitened.linearized(through, (taps, params))
-    ahead, back = lambda v: push((taps, v)), lambda u: pull(u)[1]
-    if plan.graph.robbed:
-        outputs, ahead, back, _ = whitened.linearized(fn.inner, params)
-    outer = fn.outer
-    value, slopes = jax.value_and_grad(outer.value)(outputs)
-
-    def sampled(seed: Array) -> Passed:
-        tangent = _random(outer, outputs, seed)
-        by_value, by_leaf = pull(tangent)
-        return Passed(values, by_value, jax.tree.leaves(by_leaf), jax.tree.leaves(tangent))
-
-    return Reading(
-        value=value,
-        grad=back(slopes),
-        push=ahead,
-        bend=lambda v, w: tree.vdot(v, outer.hessian_product(outputs, w)),
-        sampled=sampled,
-    )
-
-
-def _zeros(like: Any) -> Array:
-    """Zeros of a type, laid out as it says."""
-    zeros, sharding = jnp.zeros(like.shape, like.dtype), getattr(like, "sharding", None)
-    if sharding is None or all(entry is None for entry in sharding.spec):
-        return zeros
-    return jax.sharding.reshard(zeros, sharding)
-
-
-def _random(outer: Outer, outputs: Any, seed: Array) -> Any:
-    """F u, for u of random signs."""
-    image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
-    draws = tree.pseudo_random_like(image, seed)
-    return back(jax.tree.map(lambda u: jnp.where(u < 0, -1, 1).astype(u.dtype), draws))[0]
-
-
-def _gram(x: Array, full: bool) -> Array:
-    """Sum over rows of x x', or its diagonal."""
-    if not full:
-        return jnp.sum(x * x, axis=0)
+def _across(x: Array, y: Array) -> Array:
+    """Sum over rows of x y'."""
     return jax.lax.dot_general(
         x,
-        x,
+        y,
         (((0,), (0,)), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
         out_sharding=layout.replicated(x, 2),
     )
+
+
+def _gram(x: Array, full: bool) -> Array:
+    """Sum over rows of x x', or its diagonal."""
+    return _across(x, x) if full else jnp.sum(x * x, axis=0)
 
 
 def _more(gram: Array, row: Array | None, corner: Array) -> Array:
@@ -164,44 +73,100 @@ def _positions(x: Array, sharing: str, last: int, mean: bool) -> Array:
     return x.reshape(-1, x.shape[-1]) if last else x.reshape(-1)
 
 
-def _of_use(use: Use, block: Block, at: Passed, swapped: bool, sharing: str) -> tuple[Array, Array]:
-    """R and C of one product, by (1)."""
+def _met(use: Use, at: Passed, sharing: str, dtype: Any) -> tuple[Array, Array]:
+    """Inputs, (positions, a) or numbers of rows, (positions,), and slopes, (positions, b)."""
     assert use.inputs is not None
     assert use.slopes is not None
-    dtype = tree.widest(at.slopes[use.output].dtype)
+    is_row = use.kind == "embedding"
     # What is looked up is one row at each position.
-    sharing = "expand" if use.kind == "embedding" else sharing
-    full = block.shape.dense[::-1] if swapped else block.shape.dense
-    lengths = (block.shape.rows, block.shape.columns)
+    sharing = "expand" if is_row else sharing
     g = _positions(use.slopes(at.slopes[use.output]).astype(dtype), sharing, 1, False)
     x = use.inputs(at.values[use.source])
+    return _positions(x if is_row else x.astype(dtype), sharing, int(not is_row), True), g
+
+
+def _of_use(use: Use, block: Block, at: Passed, swapped: bool, sharing: str) -> tuple[Array, Array]:
+    """R and C of one product, by (1)."""
+    dtype = tree.widest(at.slopes[use.output].dtype)
+    x, g = _met(use, at, sharing, dtype)
+    full = block.shape.dense[::-1] if swapped else block.shape.dense
     zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
     if use.kind == "embedding":
-        x = _positions(x, sharing, 0, True)
-        inner = _looked_up(x, lengths[int(swapped)], full[0], dtype) / x.shape[0]
-        pair = _more(inner, None, zero), _more(_gram(g, full[1]), None, zero)
+        k = (block.shape.rows, block.shape.columns)[int(swapped)]
+        inner = _more(_looked_up(x, k, full[0], dtype) / x.shape[0], None, zero)
     else:
-        x = _positions(x.astype(dtype), sharing, 1, True)
         row = None if block.bias is None else jnp.mean(x, axis=0)
         inner = _more(_gram(x, full[0]) / x.shape[0], row, zero if row is None else one)
-        pair = inner, _more(_gram(g, full[1]), None, zero)
+    pair = inner, _more(_gram(g, full[1]), None, zero)
     return (pair[1], pair[0]) if swapped else pair
 
 
 def _summed(pairs: list[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """R (x) C that stands for a sum of such, exact where one factor is common."""
+    """Sums, drawn together by traces (`Block.is_sum`): exact where one factor is common."""
     if len(pairs) == 1:
         return pairs[0]
     rows = sum((side_trace(c) * r for r, c in pairs), jnp.zeros_like(pairs[0][0]))
-    columns, total = (
-        sum(side_trace(r) * c for r, c in pairs),
-        sum(side_trace(r) * side_trace(c) for r, c in pairs),
-    )
-    return rows, columns / jnp.where(total > 0, total, 1)
+    return rows, sum((side_trace(r) * c for r, c in pairs), jnp.zeros_like(pairs[0][1]))
+
+
+def squares(plan: Plan, at: Passed, basis: Slots, *, sharing: str) -> tuple[Any, ...]:
+    """The diagonal of the curvature in the eigenvectors of its factors, from one pass.
+
+    Args:
+      plan: where leaves enter.
+      at: the pass.
+      basis: eigenvectors (linalg/kronecker_basis.py).
+      sharing: "expand" or "reduce".
+
+    Returns:
+      An array like the values of a slot for each leaf with factors; what else there is, as it is.
+    """
+    made: list[Any] = list(basis)
+    for i, (block, slot) in enumerate(zip(plan.blocks, basis, strict=True)):
+        if block.kind == "kronecker":
+            parts = [
+                _squares_of_use(use, block, at, slot, swapped, sharing)
+                for use, swapped in zip(block.uses, block.swapped, strict=True)
+            ]
+            made[i] = (sum(parts) + _shift(block, at, slot.values)).astype(slot.values.dtype)
+        elif block.kind == "sampled":
+            v = _slope(block, at.leaves[i])
+            along = _along(_along(v, slot.columns, None).T, slot.rows, None).T
+            made[i] = (along**2).astype(slot.values.dtype)
+    return tuple(made)
+
+
+def _squares_of_use(
+    use: Use, block: Block, at: Passed, slot: Any, swapped: bool, sharing: str
+) -> Array:
+    """Sum over positions of (U'x)_i^2 (V'g)_j^2."""
+    x, g = _met(use, at, sharing, tree.widest(at.slopes[use.output].dtype))
+    mine, theirs = (slot.columns, slot.rows) if swapped else (slot.rows, slot.columns)
+    slopes = _along(g, theirs, None) ** 2
+    if use.kind == "embedding" and mine.ndim == 1:
+        total = jnp.zeros((len(mine), slopes.shape[1]), slopes.dtype)
+        total = total.at[x].add(slopes, mode="drop")
+    elif use.kind == "embedding":
+        total = _across(mine.at[x].get(mode="fill", fill_value=0).astype(g.dtype) ** 2, slopes)
+    else:
+        one = None if block.bias is None else jnp.ones((), x.dtype)
+        total = _across(_along(x, mine, one) ** 2, slopes)
+    return total.T if swapped else total
+
+
+def _along(x: Array, vectors: Array, bias: Array | None) -> Array:
+    """Rows of x, (p, a), with `bias` as an entry more, along eigenvectors; (p, k), k > a."""
+    k = len(vectors)
+    if vectors.ndim == 2:
+        found = jnp.matmul(x, vectors[: x.shape[1]], precision=jax.lax.Precision.HIGHEST)
+        return found if bias is None else found + bias * vectors[x.shape[1]][None, :]
+    more = jnp.zeros((), x.dtype) if bias is None else bias
+    last = jnp.broadcast_to(more, (len(x), 1))
+    return jnp.concatenate([x, last], axis=1)[:, :k]
 
 
 def statistics(plan: Plan, at: Passed, like: Slots, *, sharing: str) -> Slots:
-    """The factors that one pass gives.
+    """The sums that one pass adds to the factors: R and C, or of what `Block.is_sum` parts of them.
 
     Args:
       plan: where leaves enter.
@@ -228,11 +193,14 @@ def statistics(plan: Plan, at: Passed, like: Slots, *, sharing: str) -> Slots:
 
 
 def _by_slope(block: Block, slope: Array) -> tuple[Array, Array]:
-    """R and C by (2)."""
-    v = tree.widen(slope).reshape(block.shape.rows, block.shape.columns)
-    size, zero = jnp.sum(v * v), jnp.zeros((), v.dtype)
+    """V V' and V'V of (2)."""
+    v, zero = _slope(block, slope), jnp.zeros((), tree.widest(slope.dtype))
     rows, columns = _gram(v.T, block.shape.dense[0]), _gram(v, block.shape.dense[1])
-    return _more(rows, None, zero), _more(columns / jnp.where(size > 0, size, 1), None, zero)
+    return _more(rows, None, zero), _more(columns, None, zero)
+
+
+def _slope(block: Block, slope: Array) -> Array:
+    return tree.widen(slope).reshape(block.shape.rows, block.shape.columns)
 
 
 def _diagonal(block: Block, at: Passed, leaf: int, dtype: Any) -> Array:

@@ -22,8 +22,8 @@ from hesskit.core.status import Status
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
-from hesskit.linalg import kronecker_factors, whitened
-from hesskit.linalg.kronecker_factors import Reading
+from hesskit.linalg import kronecker_basis, kronecker_reading, whitened
+from hesskit.linalg.kronecker_reading import Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _optax
 from hesskit.transforms._kfac_renewal import PERIOD, Options, check, empty, renewed
@@ -157,11 +157,14 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
     def advance(state: State, call: Call) -> tuple[Params, State]:
         plan = _plan(options, call.fn, call.point)
         old = _optax.show(state, call.params, call.point)
-        at = kronecker_factors.read(call.fn, call.point, plan)
+        at = kronecker_reading.read(call.fn, call.point, plan)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
         inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
-        d = tree.negative(factors.apply(inverses, plan.blocks, rhs))
+        if options.eigenvalue_correction:
+            d = tree.negative(kronecker_basis.solve(inverses, plan.blocks, rhs, damping))
+        else:
+            d = tree.negative(factors.apply(inverses, plan.blocks, rhs))
         if accepting:
             found = _judged_step(at, d, memory.step, damping)
         else:

@@ -4,12 +4,15 @@ Every few updates, each of the first ones, and after a rejected step (then the i
 
     M <- decay M + (1 - decay) M_new,    lambda <- turn lambda,    (M + lambda)^{-1}     (1)
 
-with M_new of one random vector of the outputs' curvature, and with a turn that follows the ratio of
-what f fell by to what was promised.
+with M_new of one random vector of the outputs' curvature or of every column, and with a turn that
+follows the ratio of what f fell by to what was promised. In place of inverses it may keep the
+eigenvectors of the factors and the diagonal of the curvature in them, a mean likewise; then any
+lambda serves.
 
-Source: Martens & Grosse (2015), sections 5, 6.5 and 8.
+Source: Martens & Grosse (2015), sections 5, 6.5 and 8; George et al. (2018), section 3.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +23,8 @@ from hesskit.core.keys import as_key
 from hesskit.core.method import State
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
-from hesskit.linalg import kronecker_factors
-from hesskit.linalg.kronecker_factors import Reading
+from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
+from hesskit.linalg.kronecker_reading import Passed, Reading
 
 PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
@@ -37,7 +40,7 @@ class Memory(NamedTuple):
     """What passes from update to update."""
 
     means: Params  # factors in the place of each leaf
-    inverses: Params
+    inverses: Params  # of factors, or their eigenvectors and the means of S
     num: Array  # (), int32, samples in the means
     step: Params  # s_0
     good: Array  # (), the ratio of the last step taken
@@ -54,6 +57,8 @@ class Options(NamedTuple):
     norm_constraint: Any
     period: Any  # None means PERIOD
     decay: Any
+    estimator: str
+    eigenvalue_correction: bool
     sharing: str
     shared: str
     key: Any
@@ -78,6 +83,9 @@ def check(options: Options, *, accepting: bool) -> None:
     errors.check_number(options.norm_constraint, name="norm_constraint", open_low=True)
     errors.check_count(options.period, name="period")
     errors.check_number(options.decay, name="decay", high=1.0, none=False)
+    errors.check_choice(options.estimator, kronecker_reading.ESTIMATORS, name="estimator")
+    corrected = options.eigenvalue_correction
+    errors.check_choice(corrected, (False, True), name="eigenvalue_correction")
     errors.check_choice(options.sharing, kronecker_factors.SHARING, name="sharing")
     errors.check_choice(options.shared, blocks.SHARED, name="shared")
     errors.check_count(options.max_factor_dim, name="max_factor_dim")
@@ -87,11 +95,11 @@ def check(options: Options, *, accepting: bool) -> None:
 
 def empty(options: Options, point: Params) -> Memory:
     """The memory before the first update."""
-    structure, most = jax.tree.structure(point), options.max_factor_dim
-    means = jax.tree.unflatten(structure, factors.empty(point, most))
+    structure, slots = jax.tree.structure(point), factors.empty(point, options.max_factor_dim)
+    empty = kronecker_basis.empty if options.eigenvalue_correction else tree.zeros_like
     return Memory(
-        means=means,
-        inverses=tree.zeros_like(means),
+        means=jax.tree.unflatten(structure, slots),
+        inverses=jax.tree.unflatten(structure, empty(slots)),
         num=jnp.zeros((), jnp.int32),
         step=tree.zeros_like(point),
         good=jnp.ones((), tree.result_dtype(point)),
@@ -111,28 +119,44 @@ def renewed(
     structure = jax.tree.structure(state.grad)
     old, held = (tuple(structure.flatten_up_to(x)) for x in (memory.means, memory.inverses))
 
+    fresh = due & ~memory.stale
+    seed = memory.seed + memory.num.astype(jnp.uint32)
+    least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
+    weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
+
+    def estimate(of_pass: Callable[[Passed], Any]) -> Any:
+        return kronecker_reading.estimate(at, seed, options.estimator, of_pass)
+
     def mean() -> factors.Slots:
-        seed = memory.seed + memory.num.astype(jnp.uint32)
-        new = kronecker_factors.statistics(plan, at.sampled(seed), old, sharing=options.sharing)
-        least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
-        weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
+        new = estimate(
+            lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing)
+        )
         mixed = factors.mixed(old, new, weight)
         return tree.where(tree.all_finite(mixed), mixed, old)
 
-    means = tree.while_once(due & ~memory.stale, mean, old)
-    curvature = factors.trace(means, plan.blocks) / max(tree.size(state.params), 1)
+    means = tree.while_once(fresh, mean, old)
+    slots = factors.normal(means, plan.blocks)
+    curvature = factors.trace(slots, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
 
     def invert() -> factors.Slots:
-        new = factors.inverses(means, plan.blocks, damping)
+        new = factors.inverses(slots, plan.blocks, damping)
         return tree.where(tree.all_finite(new), new, held)
 
-    inverses = tree.while_once(due, invert, held)
-    taken = (due & ~memory.stale).astype(jnp.int32)
+    def turn() -> factors.Slots:
+        basis = kronecker_basis.turned(slots, plan.blocks)
+        new = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
+        new = kronecker_basis.corrected(held, basis, new, weight)
+        return tree.where(tree.all_finite(new), new, held)
+
+    if options.eigenvalue_correction:
+        inverses = tree.while_once(fresh, turn, held)
+    else:
+        inverses = tree.while_once(due, invert, held)
     made = memory._replace(
         means=jax.tree.unflatten(structure, means),
         inverses=jax.tree.unflatten(structure, inverses),
-        num=memory.num + taken,
+        num=memory.num + fresh.astype(jnp.int32),
     )
     return made, damping, due
 

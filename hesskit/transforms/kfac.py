@@ -28,6 +28,8 @@ def kfac(
     weight_decay: Any = None,
     period: Any = None,
     decay: float = DECAY,
+    estimator: str = "sampled",
+    eigenvalue_correction: bool = False,
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
@@ -55,6 +57,12 @@ def kfac(
       period: updates between renewals of factors, inverses and lambda; the first ones are renewed
         at each. None means 5.
       decay: of the factors' running means, by renewal.
+      estimator: of the outputs' curvature in the factors: "sampled", one random vector; or "exact",
+        a pass back for each entry of the last axis of the outputs, which leaves no chance where an
+        output depends on no other row's.
+      eigenvalue_correction: whether a block has the diagonal of the curvature in the eigenvectors
+        of its factors (George et al. 2018), in place of the factors' own eigenvalues. Eigenvectors
+        take some ten times as long as inverses.
       sharing: of positions that share a weight, pixels or places in a sequence: "expand" takes
         them for examples; "reduce" sums over them first, and takes the first axis for that of the
         examples.
@@ -94,8 +102,8 @@ def kfac(
       True
 
     References:
-      Martens & Grosse (2015), ICML. Grosse & Martens (2016), ICML. Eschenhagen et al. (2023),
-      NeurIPS.
+      Martens & Grosse (2015), ICML. Grosse & Martens (2016), ICML. George et al. (2018), NeurIPS.
+      Eschenhagen et al. (2023), NeurIPS.
     """
     options = Options(
         "kfac",
@@ -104,6 +112,8 @@ def kfac(
         norm_constraint,
         period,
         decay,
+        estimator,
+        eigenvalue_correction,
         sharing,
         shared,
         key,
@@ -120,6 +130,8 @@ def scale_by_kfac(
     momentum: Any = None,
     period: Any = None,
     decay: float = DECAY,
+    estimator: str = "sampled",
+    eigenvalue_correction: bool = False,
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
@@ -136,6 +148,8 @@ def scale_by_kfac(
       momentum: of the heavy ball, in [0, 1]. None means 0.
       period: updates between renewals of the factors; None means 5.
       decay: of the factors' running means, by renewal.
+      estimator: "sampled" or "exact", as in `kfac`.
+      eigenvalue_correction: as in `kfac`.
       sharing: "expand" or "reduce", as in `kfac`.
       shared: "sum" or "sampled", as in `kfac`.
       key: an int or a key, of the random slopes.
@@ -165,6 +179,8 @@ def scale_by_kfac(
         None,
         period,
         decay,
+        estimator,
+        eigenvalue_correction,
         sharing,
         shared,
         key,

@@ -1,5 +1,7 @@
 """The operator of Kronecker factors: inverse and determinant against its own dense matrix."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,41 @@ def test_inverse_and_determinant_are_those_of_the_dense_matrix(float64, max_fact
     np.testing.assert_allclose(flat(op.shift(0.3).solve(v))[0], wanted, rtol=1e-9)
     np.testing.assert_allclose(op.logdet(), np.linalg.slogdet(matrix)[1], rtol=1e-9)
     np.testing.assert_allclose((2 * op).dense(), 2 * matrix, rtol=1e-12)
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+@pytest.mark.parametrize("max_factor_dim", [99, 3])
+def test_corrected_eigenvalues_are_the_diagonal_of_the_curvature(float64, max_factor_dim):
+    """In the eigenvectors of the factors: no other values there are nearer to the matrix."""
+    params = {"b": _normal(2), "e": _normal(4, 3), "m": _normal(2, 2), "w": _normal(3, 2)}
+
+    def model(p, ids):
+        return jnp.tanh(p["e"][ids] @ p["w"] + p["b"]) @ jnp.sin(p["m"])
+
+    loss = hesskit.composite(hesskit.losses.softmax_cross_entropy(), model)
+    args = jnp.array([0, 2, 1, 3, 1, 2]), jnp.arange(6) % 2
+    make = functools.partial(hesskit.kronecker_operator, loss, params, args=args, estimator="exact")
+    plain = make(max_factor_dim=max_factor_dim)
+    op = make(max_factor_dim=max_factor_dim, eigenvalue_correction=True)
+    whole = np.asarray(hesskit.gauss_newton_operator(loss, params, args=args).dense())
+    ends = np.cumsum([0, 2, 12, 4, 6])
+    order = {"e": np.arange(ends[1], ends[2]), "b, w": [*range(ends[3], ends[4]), *range(2)]}
+    (term,) = op.terms
+    for leaf, index in ((1, order["e"]), (3, order["b, w"])):
+        block, slot = term.curvature.blocks[leaf], term.args[leaf]
+        a, b = block.lengths
+        u, v = (
+            side[:n, :n] if side.ndim == 2 else jnp.eye(n)
+            for side, n in zip(slot[:2], (a, b), strict=True)
+        )
+        turn, inner = np.kron(u, v), whole[np.ix_(index, index)]
+        nearest = turn @ np.diag(np.diag(turn.T @ inner @ turn)) @ turn.T
+        ours = np.asarray(op.dense())[np.ix_(index, index)]
+        np.testing.assert_allclose(ours, nearest, atol=1e-13)
+        away = [
+            np.linalg.norm(np.asarray(x.dense())[np.ix_(index, index)] - inner) for x in (op, plain)
+        ]
+        assert away[0] < away[1]
 
 
 def test_a_plain_function_has_no_factors():

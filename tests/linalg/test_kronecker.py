@@ -15,9 +15,10 @@ RNG = np.random.default_rng(0)
 X = jnp.ones((4, 3))
 
 
-def _psd(k, num):
-    a = RNG.normal(size=(k, num))
-    return a @ a.T
+def _psd(k, n):
+    """(k, k), or (k,), of which n rows are in use."""
+    a = RNG.normal(size=(n, 9))
+    return jnp.pad(jnp.asarray(a @ a.T), (0, k - n))
 
 
 def _model(p):
@@ -31,10 +32,14 @@ def test_products_and_inverses_are_those_of_the_dense_blocks(float64, max_dim):
     params = {name: jnp.ones(shape) for name, shape in shapes.items()}
     found = plan(_model, params, max_dim=max_dim, shared="sum")
     slots = kronecker.empty(params, max_dim)
-    slots = jax.tree.map(
-        lambda a: jnp.asarray(_psd(len(a), 9) if a.ndim == 2 else RNG.uniform(1, 2, a.shape)), slots
-    )
-    slots = (slots[0], slots[1], (*slots[2][:2], jnp.zeros(())), (*slots[3][:2], jnp.zeros(())))
+
+    def fill(side, n):
+        return _psd(len(side), n) if side.ndim == 2 else jnp.pad(RNG.uniform(1, 2, n), (0, 1))
+
+    made = [slots[0], jnp.asarray(RNG.uniform(1, 2, 3))]
+    for slot, block in zip(slots[2:], found.blocks[2:], strict=True):
+        made.append((*map(fill, slot[:2], block.lengths), jnp.zeros(())))
+    slots = tuple(made)
     given = dense(lambda v: kronecker.apply(slots, found.blocks, v), params)
 
     def full(side, k):

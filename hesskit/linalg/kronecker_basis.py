@@ -1,0 +1,187 @@
+r"""Kronecker factors by their eigenvectors: exact damped inverses, and corrected eigenvalues.
+
+With R = U diag(a) U' and C = V diag(b) V' of a block, and S = a b',
+
+    (R (x) C + lambda)^{-1} W  =  U ((U'W V) / (S + lambda)) V'             (1)
+
+In this basis the curvature itself, sum_t x_t x_t' (x) E[g_t g_t'], has the diagonal
+
+    S_ij  =  sum_t E[(U'x_t)_i^2 (V'g_t)_j^2]                               (2)
+
+which is the nearest to it, a b' among them. When the basis moves, S goes along by the squares of
+the cosines: the diagonal, in the new basis, of what it was.
+
+Source: Martens & Grosse (2015), appendix B; George, Laurent, Bouthillier, Ballas & Vincent (2018),
+"Fast approximate natural gradient descent in a Kronecker-factored eigenbasis", section 3.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from hesskit.core.blocks import Block, groups
+from hesskit.core.types import Array, Params
+from hesskit.linalg.kronecker import Slots, by_block, one_by_one, times
+
+
+class Turned(NamedTuple):
+    """The slot of a leaf with factors; what is not in use is zero.
+
+    Attributes:
+      rows: U, (k, k), eigenvectors as columns; (k,) zeros of a side that is diagonal: U = 1.
+      columns: V, likewise.
+      values: S.
+    """
+
+    rows: Array
+    columns: Array
+    values: Array
+
+
+def empty(slots: Slots) -> Slots:
+    """Zeros for the eigenvectors of these factors."""
+
+    def one(slot: Any) -> Any:
+        if not isinstance(slot, tuple):
+            return jnp.zeros_like(slot)
+        rows, columns = (jnp.zeros_like(side) for side in slot[:2])
+        return Turned(rows, columns, jnp.zeros((len(rows), len(columns)), rows.dtype))
+
+    return tuple(one(slot) for slot in slots)
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return jnp.maximum(values, 0), vectors
+
+
+def turned(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
+    """The eigenvectors of factors, and S = a b' and the multiple of 1.
+
+    Args:
+      slots: the factors, not their means (`kronecker.normal`).
+      blocks: what they are of.
+
+    Returns:
+      Slots like those of `empty`.
+    """
+    found: dict[tuple[int, int], tuple[Array, Array]] = {}
+    last = jnp.zeros(())
+    for n, members in groups(blocks).items():
+        stack = jnp.stack([slots[i][side][:n, :n] for i, side in members])
+        values, vectors = one_by_one(_eigh, stack, last)
+        last = values[-1, 0]
+        found |= {member: (values[j], vectors[j]) for j, member in enumerate(members)}
+    made = list(slots)
+    for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
+        if not block.has_factors:
+            continue
+        values, vectors = [], []
+        for side, n in enumerate(block.lengths):
+            plain = slot[side][:n], jnp.zeros_like(slot[side])
+            value, vector = found.get((i, side), plain)
+            values.append(value)
+            vectors.append(_padded(vector, len(slot[side])))
+        s = values[0][:, None] * values[1][None, :] + slot[2]
+        shape = (len(slot[0]), len(slot[1]))
+        whole = jnp.pad(s, [(0, k - n) for k, n in zip(shape, s.shape, strict=True)])
+        made[i] = Turned(vectors[0], vectors[1], whole)
+    return tuple(made)
+
+
+def _padded(vectors: Array, k: int) -> Array:
+    return jnp.pad(vectors, (0, k - len(vectors)))
+
+
+def corrected(old: Slots, new: Slots, fresh: Slots, weight: Array) -> Slots:
+    """The basis of `new` with the running mean of (2).
+
+    Args:
+      old: eigenvectors and means before.
+      new: the new eigenvectors; of leaves without factors, their means.
+      fresh: S of (2) in the new basis, one array for each leaf with factors.
+      weight: of `fresh` in the mean, ().
+
+    Returns:
+      Slots like `new`.
+    """
+
+    def one(was: Any, now: Any, s: Any) -> Any:
+        if not isinstance(now, Turned):
+            return now
+        rows, columns = (_cosines(b, a) for a, b in zip(was[:2], now[:2], strict=True))
+        moved = times(columns, times(rows, was.values).T).T
+        return now._replace(values=moved + weight.astype(moved.dtype) * (s - moved))
+
+    return tuple(one(*slots) for slots in zip(old, new, fresh, strict=True))
+
+
+def _cosines(now: Array, was: Array) -> Array:
+    """Squares of the cosines between eigenvectors; ones of a side without."""
+    if now.ndim == 1:
+        return jnp.ones_like(now)
+    return times(now.T, was) ** 2
+
+
+def mapped(
+    slots: Slots,
+    blocks: tuple[Block, ...],
+    vector: Params,
+    fn: Callable[[Array, Array], Array],
+) -> Params:
+    """U fn(S, U'W V) V' of each block, fn(d, w) of a diagonal one.
+
+    Args:
+      slots: eigenvectors.
+      blocks: what they are of.
+      vector: like params.
+      fn: of arrays of one shape, entry by entry.
+
+    Returns:
+      A pytree like `vector`.
+    """
+
+    def one(slot: Turned, block: Block, m: Array) -> Array:
+        del block
+        sides = [s[:n, :n] if s.ndim == 2 else None for s, n in zip(slot[:2], m.shape, strict=True)]
+        m = fn(slot.values[: m.shape[0], : m.shape[1]], _between(sides, m, back=False))
+        return _between(sides, m, back=True)
+
+    return by_block(slots, blocks, vector, one, fn)
+
+
+def _between(sides: list[Array | None], m: Array, *, back: bool) -> Array:
+    """U'M V, or back U M V'."""
+    for side in sides:
+        m = (m if side is None else times(side if back else side.T, m)).T
+    return m
+
+
+def apply(slots: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:
+    """The blocks times a vector like params."""
+    return mapped(slots, blocks, vector, operator.mul)
+
+
+def solve(slots: Slots, blocks: tuple[Block, ...], vector: Params, damping: Array) -> Params:
+    """(1), of a vector like params; `damping` is lambda, ()."""
+    return mapped(slots, blocks, vector, lambda s, w: w / (s + damping.astype(s.dtype)))
+
+
+def eigenvalues(slots: Slots, blocks: tuple[Block, ...]) -> list[Array]:
+    """Those of each block, in no order; one array for each that is not joined to another."""
+    found = []
+    for slot, block in zip(slots, blocks, strict=True):
+        if block.has_factors:
+            a, b = block.lengths
+            found.append(slot.values[:a, :b])
+        elif block.kind == "diagonal":
+            found.append(slot)
+    return found
+
+
+def trace(slots: Slots, blocks: tuple[Block, ...], dtype: Any) -> Array:
+    """The trace of all blocks, ()."""
+    parts = [jnp.sum(values).astype(dtype) for values in eigenvalues(slots, blocks)]
+    return sum(parts, jnp.zeros((), dtype))

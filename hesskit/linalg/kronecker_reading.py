@@ -1,0 +1,163 @@
+r"""An objective read for its Kronecker factors: one linearization, and passes back through it.
+
+A pass back carries F u, with H = F F' the Hessian of the loss at the outputs and u random signs, to
+the values that products with leaves give. Or it carries one column of u, the same entry of every
+row of outputs: the sum over columns has the mean over signs, and no variance where an output
+depends on no row but its own.
+
+Source: Martens & Grosse (2015), section 5; Botev, Ritter & Barber (2017), "Practical Gauss-Newton
+optimisation for deep learning", section 3 (from every column).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hesskit.core import graph, tree
+from hesskit.core.blocks import Plan
+from hesskit.core.structured import Outer, Structured
+from hesskit.core.types import Array, Params
+from hesskit.linalg import whitened
+
+ESTIMATORS = ("sampled", "exact")
+
+
+class Passed(NamedTuple):
+    """One pass back: values that enter products, and slopes by what comes out of them."""
+
+    values: dict[int, Array]
+    slopes: dict[int, Array]
+    leaves: list[Array]  # slopes by leaves
+    outputs: list[Array]  # slopes by outputs
+
+
+class Reading(NamedTuple):
+    """An objective at a point, from one linearization.
+
+    Attributes:
+      value: ().
+      grad: like params.
+      bend: `(v, w) -> v.Gw`, from two pushes forward.
+      push: `v -> J v`.
+      sampled: `(seed, column) -> Passed`, the slopes of one random vector F u, or of the part of it
+        in one column, times the root of their number.
+      num_columns: entries along the last axis of u, summed over the leaves of outputs.
+    """
+
+    value: Array
+    grad: Params
+    push: Callable[[Params], Any]
+    bend: Callable[[Any, Any], Array]
+    sampled: Callable[[Array, Array | None], Passed]
+    num_columns: int
+
+
+def _marked(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of values to keep, and of those whose slopes are wanted."""
+    uses = [use for block in plan.blocks for use in block.uses]
+    keep = {use.source for use in uses if use.inputs is not None}
+    wanted = {use.output for use in uses if use.slopes is not None}
+    return tuple(sorted(keep)), tuple(sorted(wanted))
+
+
+def read(fn: Structured, params: Params, plan: Plan) -> Reading:
+    """Value, gradient and what factors are made of, at a point.
+
+    Args:
+      fn: the objective.
+      params: the point.
+      plan: where leaves enter.
+
+    Returns:
+      A `Reading`.
+    """
+    keep, marked = _marked(plan)
+    taps = {i: _zeros(plan.graph.types[i]) for i in marked}
+
+    def through(given: tuple[dict[int, Array], Params]) -> tuple[Any, Any]:
+        added, point = given
+
+        def change(number: int, x: Array) -> Array:
+            return x + added[number] if number in added else x
+
+        return graph.run(plan.graph, point, change, keep)
+
+    outputs, push, pull, values = whitened.linearized(through, (taps, params))
+    ahead, back = lambda v: push((taps, v)), lambda u: pull(u)[1]
+    if plan.graph.robbed:
+        outputs, ahead, back, _ = whitened.linearized(fn.inner, params)
+    outer = fn.outer
+    value, slopes = jax.value_and_grad(outer.value)(outputs)
+
+    def sampled(seed: Array, column: Array | None = None) -> Passed:
+        tangent = _random(outer, outputs, seed, column)
+        by_value, by_leaf = pull(tangent)
+        return Passed(values, by_value, jax.tree.leaves(by_leaf), jax.tree.leaves(tangent))
+
+    return Reading(
+        value=value,
+        grad=back(slopes),
+        push=ahead,
+        bend=lambda v, w: tree.vdot(v, outer.hessian_product(outputs, w)),
+        sampled=sampled,
+        num_columns=sum(
+            map(_width, jax.tree.leaves(jax.eval_shape(outer.whiten, outputs, outputs)))
+        ),
+    )
+
+
+def _width(u: Any) -> int:
+    """Entries of u along its last axis, where the others number examples."""
+    return u.shape[-1] if u.ndim > 1 else 1
+
+
+def _zeros(like: Any) -> Array:
+    """Zeros of a type, laid out as it says."""
+    zeros, sharding = jnp.zeros(like.shape, like.dtype), getattr(like, "sharding", None)
+    if sharding is None or all(entry is None for entry in sharding.spec):
+        return zeros
+    return jax.sharding.reshard(zeros, sharding)
+
+
+def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None) -> Any:
+    """F u, for u of random signs, or for its part in one column."""
+    image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
+    leaves, structure = jax.tree.flatten(tree.pseudo_random_like(image, seed))
+    signs = [jnp.where(u < 0, -1, 1).astype(u.dtype) for u in leaves]
+    if column is not None:
+        first, widths = 0, [_width(u) for u in signs]
+        for i, (u, width) in enumerate(zip(signs, widths, strict=True)):
+            chosen = first + jnp.arange(width, dtype=column.dtype) == column
+            chosen = chosen[0] if u.ndim < 2 else chosen.reshape((1,) * (u.ndim - 1) + (width,))
+            signs[i] = jnp.where(chosen, u * sum(widths) ** 0.5, 0)
+            first += width
+    return back(jax.tree.unflatten(structure, signs))[0]
+
+
+def estimate(at: Reading, seed: Array, estimator: str, of_pass: Callable[[Passed], Any]) -> Any:
+    """What passes make of the curvature of the outputs.
+
+    Args:
+      at: the objective at a point.
+      seed: of random signs, () uint32.
+      estimator: "sampled", one pass; or "exact", one for each column of the outputs, which leaves
+        no chance where an output depends on the other columns of its own row alone.
+      of_pass: `Passed -> pytree`.
+
+    Returns:
+      The mean over passes of what `of_pass` gives.
+    """
+    if estimator == "sampled" or at.num_columns == 1:
+        return of_pass(at.sampled(seed, None))
+
+    def one(column: Array) -> Any:
+        return of_pass(at.sampled(seed, column))
+
+    total = tree.zeros_like(jax.eval_shape(one, jnp.zeros((), jnp.int32)))
+
+    def body(column: Array, total: Any) -> Any:
+        return tree.add(total, tree.scale(1 / at.num_columns, one(column)))
+
+    return jax.lax.fori_loop(0, at.num_columns, body, total)
