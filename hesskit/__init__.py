@@ -34,6 +34,7 @@ from hesskit.curvature.fisher import fisher_operator
 from hesskit.curvature.gauss_newton import gauss_newton_operator
 from hesskit.curvature.hessian import hessian, hessian_operator, hvp
 from hesskit.curvature.kronecker import KroneckerOperator, kronecker_operator
+from hesskit.curvature.kronecker_preconditioner import kronecker_preconditioner
 from hesskit.curvature.kronecker_table import KroneckerRow, KroneckerTable, kronecker_table
 from hesskit.curvature.leafwise import leafwise_preconditioner
 from hesskit.linalg.inertia import DefiniteKind
@@ -141,6 +142,7 @@ __all__ = [
     "hvp",
     "kfac",
     "kronecker_operator",
+    "kronecker_preconditioner",
     "kronecker_table",
     "l2",
     "laplace",

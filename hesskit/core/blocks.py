@@ -138,7 +138,7 @@ class Plan(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-def plan(fn: Any, params: Params, *, max_dim: int, shared: str) -> Plan:
+def plan(fn: Any, params: Params, *, max_dim: int, shared: str, joined: bool = True) -> Plan:
     """Reads a model and gives each leaf its block.
 
     Args:
@@ -146,6 +146,7 @@ def plan(fn: Any, params: Params, *, max_dim: int, shared: str) -> Plan:
       params: a pytree of real arrays.
       max_dim: length up to which a factor is a matrix.
       shared: of a leaf that enters several products: "sum" or "sampled".
+      joined: whether a bias is part of the block of its weight.
 
     Returns:
       A `Plan`.
@@ -160,7 +161,7 @@ def plan(fn: Any, params: Params, *, max_dim: int, shared: str) -> Plan:
         shape = shape_of(leaf.shape, max_dim)
         block = _block(shape, mine, shared)
         blocks.append(block._replace(path=jax.tree_util.keystr(path), alone=alone))
-    return Plan(graph, _joined(blocks))
+    return Plan(graph, _joined(blocks, joined))
 
 
 def _block(shape: Shape, found: list[Use], shared: str) -> Block:
@@ -194,15 +195,15 @@ def _side(shape: Shape, use: Use) -> int | None:
     )
 
 
-def _joined(blocks: list[Block]) -> tuple[Block, ...]:
-    """The blocks with biases in those of their weights, where these have one."""
+def _joined(blocks: list[Block], joined: bool) -> tuple[Block, ...]:
+    """The blocks with biases in those of their weights, where these have one and it is asked."""
     made = list(blocks)
     for i, block in enumerate(blocks):
         for use in block.uses:
             if use.bias is None:
                 continue
             j = use.bias.leaf
-            if block.kind == "kronecker" and len(block.uses) == 1:
+            if joined and block.kind == "kronecker" and len(block.uses) == 1:
                 made[i] = block._replace(bias=j)
                 why = f"bias of {block.path}"
                 made[j] = made[j]._replace(kind="joined", bias=i, why=why)

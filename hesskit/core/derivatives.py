@@ -10,12 +10,30 @@ Source: Pearlmutter (1994), Fast exact multiplication by the Hessian; Griewank &
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
 from hesskit.core.types import Array, Params, Product
+
+
+@dataclasses.dataclass(frozen=True)
+class ProductOf:
+    """The map v -> H v, with the objective of params that it is of.
+
+    Attributes:
+      apply: the map.
+      objective: `params -> ()`, as the method was given it.
+    """
+
+    apply: Product
+    objective: Callable[[Params], Any]
+
+    def __call__(self, v: Params) -> Params:
+        """H v."""
+        return self.apply(v)
 
 
 class Evaluation(NamedTuple):
@@ -69,9 +87,9 @@ def linearized(fn: Callable[[Params], Any], params: Params, *, has_aux: bool = F
     except TypeError:  # no forward-mode rule; an error of the user's own raises again below
         pass
     else:
-        return Evaluation(value, grad, _forward(product, params), aux)
+        return Evaluation(value, grad, ProductOf(_forward(product, params), fn), aux)
     grad, pullback, (value, aux) = jax.vjp(grad_and_value, params, has_aux=True)
-    return Evaluation(value, grad, lambda v: pullback(v)[0], aux)
+    return Evaluation(value, grad, ProductOf(lambda v: pullback(v)[0], fn), aux)
 
 
 def _forward(product: Product, params: Params) -> Product:

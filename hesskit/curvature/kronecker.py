@@ -14,7 +14,7 @@ approximation for neural networks", section 3.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -173,24 +173,51 @@ def kronecker_operator(
     fn, _ = objective.real(value_fn, params, args=args, caller="kronecker_operator")
     if not isinstance(fn, Structured):
         raise TypeError(whitened.plain("kronecker_operator"))
-    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=max_factor_dim, shared=shared)
-    like = factors.empty(params, max_factor_dim)
-    seed = jax.random.bits(as_key(key), (), jnp.uint32)
+    options = _Options(
+        num_samples, estimator, eigenvalue_correction, sharing, shared, max_factor_dim
+    )
+    found = tuple(block._replace(uses=()) for block in _plan(fn, params, options).blocks)
+    dtype = tree.result_dtype(params)
+    slots = _slots(value_fn, params, args, jax.random.bits(as_key(key), (), jnp.uint32), options)
+    term = Term(_Blocks(found), jnp.ones((), dtype), params, slots)
+    return KroneckerOperator((term,), jnp.zeros((), dtype))
+
+
+class _Options(NamedTuple):
+    num_samples: int
+    estimator: str
+    corrected: bool
+    sharing: str
+    shared: str
+    max_factor_dim: int
+
+
+def _plan(fn: Structured, params: Params, options: _Options) -> blocks.Plan:
+    most, shared = options.max_factor_dim, options.shared
+    return blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=most, shared=shared)
+
+
+@functools.partial(jax.jit, static_argnames=("value_fn", "options"))
+def _slots(
+    value_fn: Callable[..., Any], params: Params, args: Any, seed: Array, options: _Options
+) -> Any:
+    """Eigenvectors of the factors."""
+    fn, _ = objective.real(value_fn, params, args=args, caller="kronecker_operator")
+    assert isinstance(fn, Structured)
+    plan = _plan(fn, params, options)
+    like = factors.empty(params, options.max_factor_dim)
     at = kronecker_reading.read(fn, params, plan)
 
     def mean(of_pass: Callable[[Passed], Any]) -> Any:
         def one(i: Array) -> Any:
-            return kronecker_reading.estimate(at, i, estimator, of_pass)
+            return kronecker_reading.estimate(at, i, options.estimator, of_pass)
 
-        each = jax.lax.map(one, seed + jnp.arange(num_samples, dtype=jnp.uint32))
+        each = jax.lax.map(one, seed + jnp.arange(options.num_samples, dtype=jnp.uint32))
         return jax.tree.map(lambda a: jnp.mean(a, axis=0), each)
 
-    slots = mean(lambda p: kronecker_factors.statistics(plan, p, like, sharing=sharing))
+    slots = mean(lambda p: kronecker_factors.statistics(plan, p, like, sharing=options.sharing))
     slots = kronecker_basis.turned(factors.normal(slots, plan.blocks), plan.blocks)
-    if eigenvalue_correction:
-        found = mean(lambda p: kronecker_factors.squares(plan, p, slots, sharing=sharing))
-        slots = kronecker_basis.corrected(slots, slots, found, jnp.ones(()))
-    dtype = tree.result_dtype(params)
-    found = tuple(block._replace(uses=()) for block in plan.blocks)
-    term = Term(_Blocks(found), jnp.ones((), dtype), params, slots)
-    return KroneckerOperator((term,), jnp.zeros((), dtype))
+    if not options.corrected:
+        return slots
+    values = mean(lambda p: kronecker_factors.squares(plan, p, slots, sharing=options.sharing))
+    return kronecker_basis.corrected(slots, slots, values, jnp.ones(()))

@@ -35,7 +35,8 @@ class Preconditioner(NamedTuple):
     Attributes:
       init: `init(params) -> state`.
       update: `update(state, product, params) -> state`, once at each new point, with the Hessian
-        product there; may spend products.
+        product there; may spend products. `product.objective` is the function of params that it
+        is of, where the method knows one.
       apply: `apply(state, vector, damping) -> vector`, (M + damping)^{-1} vector, symmetric
         positive definite.
     """
@@ -43,6 +44,15 @@ class Preconditioner(NamedTuple):
     init: Callable[[Params], Any]
     update: Callable[[Any, Product, Params], Any]
     apply: Callable[[Any, Params, Array], Params]
+
+
+def check_preconditioner(value: Any) -> None:
+    """Raises TypeError unless it is a `Preconditioner` or None."""
+    if not (value is None or isinstance(value, Preconditioner)):
+        raise TypeError(
+            f"preconditioner must be a hesskit.Preconditioner or None, got {type(value).__name__}; "
+            "call hesskit.kronecker_preconditioner() for one"
+        )
 
 
 @functools.partial(

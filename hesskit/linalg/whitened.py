@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import derivatives, per_example, tree
-from hesskit.core.derivatives import Evaluation
+from hesskit.core.derivatives import Evaluation, ProductOf
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
 from hesskit.linalg import small
@@ -85,7 +85,7 @@ def evaluate(fn: Any, params: Params, *, has_aux: bool = False, caller: str = "t
         return Rows(matrix, flat)
 
     told = outer.report(outputs, aux) if has_aux else None
-    return Evaluation(value, pull(slopes), product, told, rows)
+    return Evaluation(value, pull(slopes), ProductOf(product, fn), told, rows)
 
 
 def evaluate_rows(

@@ -4,7 +4,8 @@ r"""What gauss_newton and levenberg_marquardt share: the rule of a Gauss-Newton 
 
 with G = A'A the Gauss-Newton matrix. Which linear algebra solves it depends on the shape of A, m
 residuals by n parameters: singular values of A D^{-1} while min(m, n) is small ("dense"; "sample"
-where m < n, whose model takes m n numbers), conjugate gradients on products beyond ("cg", D = 1).
+where m < n, whose model takes m n numbers), conjugate gradients on products beyond ("cg", D = 1
+or the root of a preconditioner).
 Until the objective is known, as in `init`, m counts as large.
 """
 
@@ -24,6 +25,7 @@ from hesskit.curvature.factored import Factored
 from hesskit.curvature.geodesic import BentRows, Curve
 from hesskit.linalg import whitened
 from hesskit.linalg.more_sorensen import TrustRegionStep, trust_region_step
+from hesskit.linalg.operator import Preconditioner, check_preconditioner
 from hesskit.transforms import _build
 from hesskit.transforms._build import Transformation
 
@@ -73,6 +75,7 @@ class Options(NamedTuple):
     linear_solver: str
     bounds: Any
     geodesic: bool = False
+    preconditioner: Preconditioner | None = None
 
 
 def build(options: Options, **more: Any) -> Transformation:
@@ -81,7 +84,7 @@ def build(options: Options, **more: Any) -> Transformation:
     return _build.build(
         rule(options),
         name=options.name,
-        any_structure=options.bounds is None,
+        any_structure=options.bounds is None and options.preconditioner is None,
         special=lambda bounds, num_rows: rule(options, bounds=bounds, num_rows=num_rows),
         **more,
     )
@@ -92,6 +95,7 @@ def _check(options: Options) -> None:
     errors.check_number(options.scaling, name="scaling", high=1.0, none=False)
     errors.check_choice(options.linear_solver, LINEAR_SOLVERS, name="linear_solver")
     errors.check_choice(options.geodesic, (False, True), name="geodesic")
+    check_preconditioner(options.preconditioner)
 
 
 def _choose(options: Options, params: Params, num_rows: int | None) -> Solver:
@@ -124,7 +128,7 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
 
     def empty(params: Params) -> Factored | truncated.Path:
         if _choose(options, params, num_rows) is Solver.CG:
-            return truncated.empty(params)
+            return truncated.empty(params, preconditioner=options.preconditioner)
         model = factored.empty(params, num_rows)
         if not options.geodesic:
             return model
@@ -135,7 +139,13 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
         if isinstance(model, truncated.Path):
             first = _first_radius(model, rhs, context, largest=options.first_radius)
             region = jnp.where(context.size > 0, context.size, first)
-            built = truncated.build(evaluation, rhs, model, context._replace(size=region))
+            built = truncated.build(
+                evaluation,
+                rhs,
+                model,
+                context._replace(size=region),
+                preconditioner=options.preconditioner,
+            )
             return built._replace(indefinite=jnp.array(False), at_rest=context.at_rest)
         bend = functools.partial(_curve, rhs, context) if options.geodesic else None
         built = factored.build(evaluation, rhs, model, context, power=options.scaling, bend=bend)

@@ -81,6 +81,7 @@ class _Counted:
 
     def __init__(self, product: Any) -> None:
         self.product, self.num = product, 0
+        self.objective = getattr(product, "objective", None)
 
     def __call__(self, v: Params) -> Params:
         self.num += 1

@@ -5,6 +5,7 @@ r"""What natural_gradient and scale_by_natural_gradient share: the update of a d
 Which linear algebra finds it depends on the shape of F = A'A, m rows by n parameters.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from hesskit.curvature.fisher import KINDS, with_fisher
 from hesskit.linalg import whitened
 from hesskit.linalg.cg import cg
 from hesskit.linalg.damped_lstsq import damped_lstsq
+from hesskit.linalg.operator import Preconditioner, check_preconditioner
 from hesskit.transforms import _optax
 from hesskit.transforms._gauss_newton import LINEAR_SOLVERS, Solver
 from hesskit.transforms._optax import Call, Transformation
@@ -60,6 +62,7 @@ class Memory(NamedTuple):
 
     direction: Params | None  # phi
     key: Array | None  # of the next draw
+    preconditioner: Any = None  # its state
 
 
 class Options(NamedTuple):
@@ -73,6 +76,7 @@ class Options(NamedTuple):
     norm_constraint: Any
     linear_solver: str
     max_products: Any
+    preconditioner: Preconditioner | None = None
 
 
 class Found(NamedTuple):
@@ -81,6 +85,7 @@ class Found(NamedTuple):
     direction: Params
     num_products: Array
     solver: Solver
+    preconditioner: Any = None
 
 
 def _check(options: Options) -> None:
@@ -90,6 +95,7 @@ def _check(options: Options) -> None:
     errors.check_number(options.norm_constraint, name="norm_constraint", open_low=True)
     errors.check_choice(options.linear_solver, LINEAR_SOLVERS, name="linear_solver")
     errors.check_count(options.max_products, name="max_products")
+    check_preconditioner(options.preconditioner)
     as_key(options.key)
 
 
@@ -102,9 +108,15 @@ def _choose(asked: str, m: int, n: int) -> Solver:
 
 
 def _solve(
-    options: Options, at: Evaluation, rhs: Params, damping: Array, pull: Params | None
+    options: Options,
+    at: Evaluation,
+    rhs: Params,
+    damping: Array,
+    pull: Params | None,
+    point: Params,
+    known: Any,
 ) -> Found:
-    """The solution phi of (1), with `pull` = momentum phi_before."""
+    """The solution phi of (1); `pull` is momentum phi_before, `known` is of the preconditioner."""
     assert at.rows is not None
     assert at.product is not None
     n = tree.size(rhs)
@@ -114,24 +126,35 @@ def _solve(
         limit = MAX_PRODUCTS if options.max_products is None else options.max_products
         right = rhs if pull is None else tree.axpy(damping, pull, rhs)
         product = at.product
-        tol = CG_TOL * tree.norm(rhs)
+        size, precondition = tree.norm(rhs), None
+        if options.preconditioner is not None:
+            known = options.preconditioner.update(known, product, point)
+            solve = options.preconditioner.apply
+            precondition = functools.partial(_apply, solve, known, damping)
+            size = jnp.sqrt(jnp.maximum(tree.vdot(rhs, precondition(rhs)), 0))
 
         def damped(v: Params) -> Params:
             return tree.axpy(damping, v, product(v))
 
-        found = cg(damped, right, tol=tol, max_products=limit, x0=pull)
-        return Found(found.x, found.num_products, solver)
+        found = cg(
+            damped, right, tol=CG_TOL * size, max_products=limit, x0=pull, precondition=precondition
+        )
+        return Found(found.x, found.num_products, solver, known)
     rows = at.rows()
-    known = rows.residual is not None
+    has_residual = rows.residual is not None
     phi = damped_lstsq(
         rows.matrix,
         damping,
         residual=rows.residual,
-        gradient=tree.ravel(tree.sub(rhs, at.grad) if known else rhs),
+        gradient=tree.ravel(tree.sub(rhs, at.grad) if has_residual else rhs),
         start=None if pull is None else tree.ravel(pull),
         by_rows=solver is Solver.SAMPLE,
     )
-    return Found(tree.unravel(phi, rhs), jnp.asarray(min(m, n), jnp.int32), solver)
+    return Found(tree.unravel(phi, rhs), jnp.asarray(min(m, n), jnp.int32), solver, known)
+
+
+def _apply(solve: Any, state: Any, damping: Array, v: Params) -> Params:
+    return solve(state, v, damping)
 
 
 def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -> Transformation:
@@ -144,6 +167,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         memory = Memory(
             tree.zeros_like(point) if remembers else None,
             as_key(options.key) if options.fisher == "sampled" else None,
+            None if options.preconditioner is None else options.preconditioner.init(point),
         )
 
         def info(**common: Array) -> NaturalGradientInfo:
@@ -166,10 +190,11 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         if memory.direction is not None:
             pull = tree.scale(jnp.asarray(options.momentum, dtype), memory.direction)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
-        found = _solve(options, at, rhs, damping, pull)
+        known = memory.preconditioner
+        found = _solve(options, at, rhs, damping, pull, call.point, known)
         step = _step(options, learning_rate, sign, state.count, found.direction)
         old = _optax.show(state, call.params, call.point)
-        kept = Memory(found.direction if remembers else None, key)
+        kept = Memory(found.direction if remembers else None, key, found.preconditioner)
         sound = tree.all_finite((at.value, at.grad, found.direction, step))
         new = tree.where(
             sound,

@@ -13,6 +13,7 @@ squares.
 
 from typing import Any
 
+from hesskit.linalg.operator import Preconditioner
 from hesskit.transforms import _build, _gauss_newton
 from hesskit.transforms._build import Transformation
 from hesskit.transforms._gauss_newton import Options
@@ -26,6 +27,7 @@ def gauss_newton(
     *,
     radius: Any = None,
     linear_solver: str = "auto",
+    preconditioner: Preconditioner | None = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The Gauss-Newton step, whole where it can be: for residuals that are nearly linear.
@@ -41,6 +43,7 @@ def gauss_newton(
       radius: the first radius, in the unit of |params|; a schedule of the count sets it anew at
         each point. None means no bound until a step is rejected.
       linear_solver: "auto", "dense", "sample" or "cg", as in `hesskit.levenberg_marquardt`.
+      preconditioner: as in `hesskit.levenberg_marquardt`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -67,19 +70,26 @@ def gauss_newton(
     References:
       Nocedal & Wright (2006), Numerical Optimization, section 10.3.
     """
-    options = Options("gauss_newton", radius, WHOLE, 0.0, linear_solver, None)
+    options = Options(
+        "gauss_newton", radius, WHOLE, 0.0, linear_solver, None, preconditioner=preconditioner
+    )
     return _gauss_newton.build(options, learning_rate=learning_rate, has_aux=has_aux)
 
 
 @_build.memoize
 def scale_by_gauss_newton(
-    *, radius: Any = None, linear_solver: str = "auto", has_aux: bool = False
+    *,
+    radius: Any = None,
+    linear_solver: str = "auto",
+    preconditioner: Preconditioner | None = None,
+    has_aux: bool = False,
 ) -> Transformation:
     r"""The Gauss-Newton step with its sign changed, for chains.
 
     Args:
       radius: as in `gauss_newton`; it stays what it was at first.
       linear_solver: as in `gauss_newton`.
+      preconditioner: as in `gauss_newton`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -99,5 +109,6 @@ def scale_by_gauss_newton(
     References:
       Nocedal & Wright (2006), Numerical Optimization, section 10.3.
     """
-    options = Options("scale_by_gauss_newton", radius, WHOLE, 0.0, linear_solver, None)
+    name = "scale_by_gauss_newton"
+    options = Options(name, radius, WHOLE, 0.0, linear_solver, None, preconditioner=preconditioner)
     return _gauss_newton.build(options, learning_rate=1.0, has_aux=has_aux, sign=-1.0)

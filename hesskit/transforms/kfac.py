@@ -92,12 +92,15 @@ def kfac(
       >>> params = {"w": jnp.eye(2), "b": jnp.zeros(2), "v": jnp.ones((2, 1))}
       >>> x = jnp.array([[0.0, 1.0], [1.0, 1.0], [2.0, 0.0]])
       >>> opt, data = hesskit.kfac(), {"x": x, "targets": jnp.array([[1.0], [0.0], [1.0]])}
-      >>> state = opt.init(params)
-      >>> for _ in range(20):
+      >>> @jax.jit
+      ... def step(params, state):
       ...     value, grads = jax.value_and_grad(loss)(params, **data)
       ...     updates, state = opt.update(
       ...         grads, state, params, value=value, grad=grads, value_fn=loss, **data)
-      ...     params = optax.apply_updates(params, updates)
+      ...     return optax.apply_updates(params, updates), state
+      >>> state = opt.init(params)
+      >>> for _ in range(20):
+      ...     params, state = step(params, state)
       >>> print(bool(loss(params, **data) < 1e-2))
       True
 
@@ -162,11 +165,12 @@ def scale_by_kfac(
     For mini-batches: yes. Cost of an update in gradients: 1; a renewal 1.5 and the inverses.
 
     Example:
-      >>> import jax, jax.numpy as jnp, hesskit
+      >>> import functools, jax, jax.numpy as jnp, hesskit
       >>> loss = hesskit.least_squares_loss(lambda p: 2.0 * (p - 3.0))
       >>> scaled = hesskit.scale_by_kfac(damping=1e-6)
+      >>> update = jax.jit(functools.partial(scaled.update, value_fn=loss))
       >>> x = jnp.array([1.0])
-      >>> print(scaled.update(jax.grad(loss)(x), scaled.init(x), x, value_fn=loss)[0].round(4))
+      >>> print(update(jax.grad(loss)(x), scaled.init(x), x)[0].round(4))
       [-2.]
 
     References:

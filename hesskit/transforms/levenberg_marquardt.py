@@ -17,6 +17,7 @@ Wright (2006), section 10.3; Transtrum & Sethna (2012) for `geodesic`.
 
 from typing import Any
 
+from hesskit.linalg.operator import Preconditioner
 from hesskit.transforms import _build, _gauss_newton
 from hesskit.transforms._build import Transformation
 from hesskit.transforms._gauss_newton import Options
@@ -37,6 +38,7 @@ def levenberg_marquardt(
     linear_solver: str = "auto",
     geodesic: bool = False,
     bounds: Any = None,
+    preconditioner: Preconditioner | None = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""Gauss-Newton steps in a scaled trust region, by a stable factorization: the way to fit.
@@ -63,6 +65,8 @@ def levenberg_marquardt(
         little, and from far starts it loses a few fits. Not with bounds, nor "cg".
       bounds: `(lower, upper)`, prefix trees of params, or `{"path": (lower, upper)}`; None or inf
         means none. Steps are minimizers on the faces of the box. The start must be inside.
+      preconditioner: of "cg", and the norm of its region: a `Preconditioner`, such as
+        `hesskit.kronecker_preconditioner()`. None means none.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -96,7 +100,8 @@ def levenberg_marquardt(
       Transtrum & Sethna (2012), "Improvements to the Levenberg-Marquardt algorithm for nonlinear
       least-squares minimization", arXiv:1201.5885.
     """
-    options = Options("levenberg_marquardt", radius, None, scaling, linear_solver, bounds, geodesic)
+    name = "levenberg_marquardt"
+    options = Options(name, radius, None, scaling, linear_solver, bounds, geodesic, preconditioner)
     return _gauss_newton.build(options, learning_rate=learning_rate, has_aux=has_aux)
 
 
@@ -107,6 +112,7 @@ def scale_by_levenberg_marquardt(
     scaling: float = SCALING,
     linear_solver: str = "auto",
     geodesic: bool = False,
+    preconditioner: Preconditioner | None = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The Levenberg-Marquardt step with its sign changed, for chains.
@@ -116,6 +122,7 @@ def scale_by_levenberg_marquardt(
       scaling: as in `levenberg_marquardt`.
       linear_solver: as in `levenberg_marquardt`.
       geodesic: as in `levenberg_marquardt`.
+      preconditioner: as in `levenberg_marquardt`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -136,5 +143,5 @@ def scale_by_levenberg_marquardt(
       More (1978), "The Levenberg-Marquardt algorithm: implementation and theory", LNM 630.
     """
     name = "scale_by_levenberg_marquardt"
-    options = Options(name, radius, None, scaling, linear_solver, None, geodesic)
+    options = Options(name, radius, None, scaling, linear_solver, None, geodesic, preconditioner)
     return _gauss_newton.build(options, learning_rate=1.0, has_aux=has_aux, sign=-1.0)

@@ -15,6 +15,7 @@ approach to accelerate the optimization of neural network wavefunctions", algori
 
 from typing import Any
 
+from hesskit.linalg.operator import Preconditioner
 from hesskit.transforms._natural_gradient import DAMPING, Options, build
 from hesskit.transforms._optax import Transformation, memoize
 
@@ -30,6 +31,7 @@ def natural_gradient(
     norm_constraint: Any = None,
     linear_solver: str = "auto",
     max_products: Any = None,
+    preconditioner: Preconditioner | None = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""Steps along (F + damping)^{-1} g, with F the Fisher matrix of the model's outputs.
@@ -55,6 +57,8 @@ def natural_gradient(
         of "sampled" and "empirical"); "dense" an n x n one; "cg" takes products alone. "auto" takes
         the smaller of both while it is at most 2,000 and A has at most 2^27 entries, else "cg".
       max_products: of CG in one update. None means 20.
+      preconditioner: of CG: a `Preconditioner`, such as `hesskit.kronecker_preconditioner()`. None
+        means none.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -91,7 +95,15 @@ def natural_gradient(
     """
     name = "natural_gradient"
     options = Options(
-        name, damping, fisher, key, momentum, norm_constraint, linear_solver, max_products
+        name,
+        damping,
+        fisher,
+        key,
+        momentum,
+        norm_constraint,
+        linear_solver,
+        max_products,
+        preconditioner,
     )
     return build(options, learning_rate=learning_rate, has_aux=has_aux, sign=1.0)
 
@@ -105,6 +117,7 @@ def scale_by_natural_gradient(
     momentum: Any = 0.0,
     linear_solver: str = "auto",
     max_products: Any = None,
+    preconditioner: Preconditioner | None = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The direction (F + damping)^{-1} g, for chains.
@@ -119,6 +132,8 @@ def scale_by_natural_gradient(
       momentum: as in `natural_gradient`.
       linear_solver: as in `natural_gradient`.
       max_products: of CG in one update. None means 20.
+      preconditioner: of CG: a `Preconditioner`, such as `hesskit.kronecker_preconditioner()`. None
+        means none.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -138,5 +153,7 @@ def scale_by_natural_gradient(
       Martens (2020), JMLR 21, 146.
     """
     name = "scale_by_natural_gradient"
-    options = Options(name, damping, fisher, key, momentum, None, linear_solver, max_products)
+    options = Options(
+        name, damping, fisher, key, momentum, None, linear_solver, max_products, preconditioner
+    )
     return build(options, learning_rate=None, has_aux=has_aux, sign=-1.0)

@@ -1,0 +1,36 @@
+"""Passes back carry the curvature of the outputs: all of it, if every column has one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import hesskit
+from hesskit.core import blocks, objective
+from hesskit.linalg import kronecker_reading
+
+
+def test_columns_sum_to_the_hessian_by_rows_of_outputs(float64):
+    """What is between rows, which have no curvature in common, has the mean 0 over signs."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=(2, 3)))}
+    args = jnp.asarray(rng.normal(size=(4, 2))), jnp.arange(4) % 3
+    loss = hesskit.composite(hesskit.losses.softmax_cross_entropy(), lambda p, x: x @ p["w"])
+    fn = objective.drop_aux(objective.bind(loss, args=args, caller="test"))
+    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=9, shared="sum")
+    at = kronecker_reading.read(fn, params, plan)
+    assert at.num_columns == 3
+
+    def outer(passed):
+        (v,) = passed.outputs
+        return jnp.outer(v.reshape(-1), v.reshape(-1))
+
+    draw = jax.jit(jax.vmap(lambda s: kronecker_reading.estimate(at, s, "exact", outer)))
+    found = np.asarray(draw(jnp.arange(400, dtype=jnp.uint32)))
+    outputs = args[0] @ params["w"]
+    hessian = jax.hessian(lambda z: fn.outer.value(z.reshape(4, 3)))(outputs.reshape(-1))
+    inside = np.kron(np.eye(4), np.ones((3, 3))) > 0
+    np.testing.assert_allclose(found[0][inside], hessian[inside], rtol=1e-12, atol=1e-15)
+    assert np.all(hessian[~inside] == 0)
+    size = np.max(np.abs(found[0][~inside]))
+    assert size > 0.01
+    assert np.max(np.abs(found.mean(0)[~inside])) < 4 * size / 400**0.5
