@@ -149,14 +149,16 @@ def kronecker_preconditioner(
     leaf with a matrix whenever it is applied.
 
     Example:
-      >>> import jax.numpy as jnp, hesskit
-      >>> x = jnp.linspace(-1.0, 1.0, 30)[:, None]
-      >>> model = lambda p, x: jnp.tanh(x @ p["w"] + p["b"]) @ p["v"]
-      >>> loss = hesskit.composite(hesskit.losses.squared_error(), model)
-      >>> start = {"w": jnp.ones((1, 2)), "b": jnp.array([0.0, 0.5]), "v": jnp.ones((2, 1))}
-      >>> opt = hesskit.newton_cg(preconditioner=hesskit.kronecker_preconditioner())
-      >>> print(hesskit.minimize(loss, start, opt, args=(x, jnp.sin(3.0 * x))).success)
-      True
+      >>> import functools, jax, jax.numpy as jnp, hesskit
+      >>> loss = hesskit.composite(hesskit.losses.squared_error(), lambda w, x: x @ w)
+      >>> x, w = jnp.array([[1.0, 2.0], [3.0, 5.0]]), jnp.zeros((2, 1))
+      >>> args = x, x @ jnp.array([[2.0], [-1.0]])
+      >>> factors = hesskit.kronecker_preconditioner()
+      >>> opt = hesskit.natural_gradient(damping=0.0, linear_solver="cg", preconditioner=factors)
+      >>> update = jax.jit(functools.partial(opt.update, value_fn=loss))
+      >>> print(update(jax.grad(loss)(w, *args), opt.init(w), w, args=args)[0].round(2))
+      [[ 2.]
+       [-1.]]
 
     References:
       Martens & Grosse (2015), ICML.

@@ -7,21 +7,18 @@ is the iterate on the way of at most that part of the last one's length, or the 
 Source: Martens (2010), "Deep learning via Hessian-free optimization"; Martens & Sutskever (2012).
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, errors, objective, signature, tree
+from hesskit.core import acceptance, errors, tree
 from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Rule, Step
-from hesskit.core.structured import Structured
-from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Params
 from hesskit.curvature.leafwise import leafwise_preconditioner
+from hesskit.curvature.other_data import Apart, takes_curvature_args
 from hesskit.linalg import warm_cg, whitened
 from hesskit.linalg.operator import Preconditioner
 from hesskit.transforms import _build
@@ -179,47 +176,9 @@ def _adapt(size: Array, stiffness: Array, on_boundary: Array, trial: Trial) -> A
     return jnp.clip(new, info.tiny / info.eps, info.max * info.eps)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Apart(Structured):
-    """A structured objective whose curvature is that of another."""
-
-    other: Any = None
-
-    def precomposed(self, first: Callable[[Params], Params]) -> "_Apart":
-        """`params -> self(first(params))`."""
-        inner = objective.precompose(self.inner, first)
-        return dataclasses.replace(self, inner=inner, other=self.other.precomposed(first))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _WithCurvature(ByParts):
-    """`value_fn` with the data of its curvature."""
-
-    value_fn: Callable[..., Any]
-    args: Any
-
-    def __post_init__(self) -> None:
-        """Takes the signature of the function."""
-        signature.adopt(self, signature.of(self.value_fn))
-
-    def __call__(self, params: Params, *args: Any, **data: Any) -> Any:
-        """The value."""
-        return self.value_fn(params, *args, **data)
-
-    def structure(self, args: tuple[Any, ...], data: Mapping[str, Any], caller: str) -> Any:
-        """The objective with both data filled in."""
-        fill = objective.structure_of(self.value_fn)
-        whole = self.value_fn if fill is None else fill(args, data, caller)
-        if not isinstance(whole, Structured) or fill is None:
-            raise TypeError(whitened.plain(caller))
-        named = self.args if isinstance(self.args, dict) else {}
-        other = fill(() if named else tuple(self.args), named, caller)
-        return _Apart(whole.inner, whole.outer, other=other.without_aux())
-
-
 def _evaluate(fn: Any, params: Params, *, caller: str, **more: Any) -> Evaluation:
     found = whitened.evaluate(fn, params, caller=caller, **more)
-    if not isinstance(fn, _Apart):
+    if not isinstance(fn, Apart):
         return found
     other = whitened.evaluate(fn.other, params, caller=caller)
     return found._replace(product=other.product)
@@ -264,17 +223,9 @@ def build(
         leaves_saddles=False,
     )
     made = _build.build(rule, name=name, any_structure=chosen is None, **more)
-
-    def update(*given: Any, value_fn: Any = None, curvature_args: Any = None, **extra: Any) -> Any:
-        if value_fn is None:
-            return made.update(*given, **extra)
-        if curvature_args is not None:
-            value_fn = _WithCurvature(value_fn, curvature_args)
-        return made.update(*given, value_fn=value_fn, **extra)
-
     return Transformation(
         made.init,
-        functools.wraps(made.update)(update),
+        takes_curvature_args(made.update),
         method=made.method,
         name=name,
         has_aux=made.has_aux,

@@ -21,6 +21,7 @@ from hesskit.core.penalty import l2
 from hesskit.core.status import Status
 from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
+from hesskit.curvature.other_data import Apart, takes_curvature_args
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_reading, whitened
 from hesskit.linalg.kronecker_reading import Reading
@@ -104,11 +105,18 @@ def _begin(options: Options, point: Params, params: Params) -> State:
     return _optax.hide(method.first_state(point, memory, info), params)
 
 
-def _plan(options: Options, fn: Any, point: Params) -> blocks.Plan:
+def _read(options: Options, fn: Any, point: Params) -> tuple[blocks.Plan, Reading]:
+    """The blocks of a model, and its value, gradient and curvature."""
     if not isinstance(fn, Structured):
         raise TypeError(whitened.plain(options.name))
+    of = fn.other if isinstance(fn, Apart) else fn
     most, shared = options.max_factor_dim, options.shared
-    return blocks.plan(lambda p: fn.inner(p)[0], point, max_dim=most, shared=shared)
+    plan = blocks.plan(lambda p: of.inner(p)[0], point, max_dim=most, shared=shared)
+    at = kronecker_reading.read(of, point, plan)
+    if of is fn:
+        return plan, at
+    value, grad = jax.value_and_grad(fn)(point)
+    return plan, at._replace(value=value, grad=grad)
 
 
 def _decayed(update: Any, strength: Any) -> Any:
@@ -155,9 +163,8 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
     )
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
-        plan = _plan(options, call.fn, call.point)
         old = _optax.show(state, call.params, call.point)
-        at = kronecker_reading.read(call.fn, call.point, plan)
+        plan, at = _read(options, call.fn, call.point)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
         inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
@@ -196,6 +203,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         return _begin(options, point, params)
 
     init, update = _optax.initializer(begin), _optax.updater(options.name, has_aux, advance)
+    update = takes_curvature_args(update)
     if options.weight_decay is not None:
         update = _decayed(update, options.weight_decay)
     return Transformation(

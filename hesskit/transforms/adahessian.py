@@ -208,10 +208,13 @@ def adahessian(
       >>> scales = jnp.logspace(0.0, 4.0, 5)
       >>> f = lambda x: jnp.sum(scales * (x - 1.0) ** 2)
       >>> opt, x = hesskit.adahessian(0.2), jnp.zeros(5)
+      >>> @jax.jit
+      ... def step(x, state):
+      ...     updates, state = opt.update(jax.grad(f)(x), state, x, value_fn=f)
+      ...     return optax.apply_updates(x, updates), state
       >>> state = opt.init(x)
       >>> for _ in range(100):
-      ...     updates, state = opt.update(jax.grad(f)(x), state, x, value_fn=f)
-      ...     x = optax.apply_updates(x, updates)
+      ...     x, state = step(x, state)
       >>> print(x.round(2))
       [1. 1. 1. 1. 1.]
 

@@ -74,7 +74,8 @@ def kfac(
 
     Returns:
       A `Transformation`. Its `update` needs `value_fn` to be `hesskit.composite(...)`,
-      `hesskit.least_squares_loss(...)` or a sum of such with `hesskit.l2`.
+      `hesskit.least_squares_loss(...)` or a sum of such with `hesskit.l2`. `update(...,
+      curvature_args=data)` takes the curvature from other data, a tuple or dict like `args`.
 
     Raises:
       ValueError: an argument is out of its range, or is only for a learning rate.

@@ -51,15 +51,18 @@ def value_and_grad_from_state(
       ValueError: when called: the state holds no state of ours, or more than one.
 
     Example:
-      >>> import jax.numpy as jnp, optax, hesskit
+      >>> import jax, jax.numpy as jnp, optax, hesskit
       >>> fn = lambda x: jnp.sum((x - 1.0) ** 4)
       >>> opt, value_and_grad = hesskit.newton(), hesskit.value_and_grad_from_state(fn)
+      >>> @jax.jit
+      ... def step(x, state):
+      ...     value, grad = value_and_grad(x, state=state)
+      ...     updates, state = opt.update(grad, state, x, value=value, grad=grad, value_fn=fn)
+      ...     return optax.apply_updates(x, updates), state
       >>> x = jnp.zeros(3)
       >>> state = opt.init(x)
       >>> for _ in range(20):
-      ...     value, grad = value_and_grad(x, state=state)
-      ...     updates, state = opt.update(grad, state, x, value=value, grad=grad, value_fn=fn)
-      ...     x = optax.apply_updates(x, updates)
+      ...     x, state = step(x, state)
       >>> print(x.round(2))
       [1. 1. 1.]
     """

@@ -232,11 +232,14 @@ def sophia(
       >>> loss = hesskit.composite(hesskit.losses.sigmoid_cross_entropy(), lambda w, x: x @ w)
       >>> x, t = jnp.array([[1.0, 0.0], [1.0, 2.0], [1.0, 1.0]]), jnp.array([0, 1, 1])
       >>> opt, w = hesskit.sophia(0.05, estimator="gnb"), jnp.zeros(2)
-      >>> state = opt.init(w)
-      >>> for _ in range(60):
+      >>> @jax.jit
+      ... def step(w, state):
       ...     grad = jax.grad(loss)(w, x, t)
       ...     updates, state = opt.update(grad, state, w, value_fn=loss, args=(x, t))
-      ...     w = optax.apply_updates(w, updates)
+      ...     return optax.apply_updates(w, updates), state
+      >>> state = opt.init(w)
+      >>> for _ in range(60):
+      ...     w, state = step(w, state)
       >>> print(bool(loss(w, x, t) < 0.3), hesskit.last_info(state).num_products)
       True 0
 

@@ -88,9 +88,11 @@ def test_scale_by_is_the_step_uphill(name):
     part, whole = (param.values[0] for param in PARTS[name])
     params, grad = start(), jax.grad(bowl)(start())
     up, down = part.make(), whole.make(learning_rate=0.25)
-    fn = {"value_fn": part.of(bowl)}
-    uphill, _ = up.update(grad, up.init(params), params, **fn)
-    step, _ = down.update(grad, down.init(params), params, **fn)
+    fn = part.of(bowl)
+    both = [jax.jit(functools.partial(opt.update, value_fn=fn)) for opt in (up, down)]
+    (uphill, _), (step, _) = (
+        update(grad, opt.init(params), params) for update, opt in zip(both, (up, down), strict=True)
+    )
     for a, b in zip(jax.tree.leaves(uphill), jax.tree.leaves(step), strict=True):
         assert jnp.array_equal(-0.25 * a, b)
 
