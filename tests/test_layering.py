@@ -47,6 +47,7 @@ MAY_IMPORT = {
             "_gauss_newton",
             "_hessian_free",
             "_kfac",
+            "_kfac_layout",
             "_kfac_renewal",
             "_natural_gradient",
             "_optax",

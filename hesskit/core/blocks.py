@@ -6,7 +6,8 @@ A leaf of two or more axes, as a matrix of a rows and b columns, may have the bl
 
 with one more row in each for a bias that enters with it. What is kept follows from the shapes of
 params alone, so that a state can be made before the objective is known; a trace of the model then
-says which of the two takes inputs, and which leaves have no such block.
+says which of the two takes inputs, and which leaves have no such block. Only where the objective is
+known beforehand can a leaf have a block for each of its slices: layers stacked for a `scan`.
 """
 
 import itertools
@@ -23,20 +24,26 @@ MAX_DIM = 2048
 """Rows of a factor at most: 32 MB for it and its inverse, a second to invert on a core."""
 SHARED = ("sum", "sampled")
 """Of a leaf that enters several products: the sum of their factors, or factors of its own."""
+UNLAYERED = "inside scan: pass objective= and example= for factors by layer"
+"""Why a leaf of layers has factors of its own slopes where the objective was not known."""
 
 
 class Shape(NamedTuple):
-    """The matrix of a leaf.
+    """The matrix of a leaf, or of each of its layers.
 
     Attributes:
-      leaf: its shape.
+      leaf: its shape, or that of a layer.
       split: the number of axes that make its rows; None where its block is diagonal.
       dense: whether R and C are matrices, or their diagonals.
+      layers: how many there are, each with a block of its own; None for a leaf with one block.
+      more: rows that R and C have beyond those of the leaf, for a bias that may join it.
     """
 
     leaf: tuple[int, ...]
     split: int | None
     dense: tuple[bool, bool] = (False, False)
+    layers: int | None = None
+    more: tuple[int, int] = (1, 1)
 
     @property
     def rows(self) -> int:
@@ -51,7 +58,7 @@ class Shape(NamedTuple):
     @property
     def sides(self) -> tuple[int, int]:
         """Lengths of R and C, with the row of a bias."""
-        return self.rows + 1, self.columns + 1
+        return self.rows + self.more[0], self.columns + self.more[1]
 
     def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Axes longer than 1 that make rows, and columns."""
@@ -138,7 +145,15 @@ class Plan(NamedTuple):
     blocks: tuple[Block, ...]
 
 
-def plan(fn: Any, params: Params, *, max_dim: int, shared: str, joined: bool = True) -> Plan:
+def plan(
+    fn: Any,
+    params: Params,
+    *,
+    max_dim: int,
+    shared: str,
+    joined: bool = True,
+    fixed: bool = False,
+) -> Plan:
     """Reads a model and gives each leaf its block.
 
     Args:
@@ -147,6 +162,8 @@ def plan(fn: Any, params: Params, *, max_dim: int, shared: str, joined: bool = T
       max_dim: length up to which a factor is a matrix.
       shared: of a leaf that enters several products: "sum" or "sampled".
       joined: whether a bias is part of the block of its weight.
+      fixed: whether the layout is that of the shapes of leaves: no block for each layer, and a row
+        more in every factor.
 
     Returns:
       A `Plan`.
@@ -159,9 +176,31 @@ def plan(fn: Any, params: Params, *, max_dim: int, shared: str, joined: bool = T
         mine = [use for use in found if use.leaf == i]
         alone = tuple(j for j, number in enumerate(graph.outputs) if number == graph.leaves[i])
         shape = shape_of(leaf.shape, max_dim)
+        stack = _stack(mine or [use.bias for use in found if use.bias and use.bias.leaf == i])
+        if stack is not None and not fixed:
+            layer, layers = stack
+            shape = shape_of(layer, max_dim)._replace(layers=layers)
+        mine = [_fitting(use, shape, fixed) for use in mine]
         block = _block(shape, mine, shared)
         blocks.append(block._replace(path=jax.tree_util.keystr(path), alone=alone))
-    return Plan(graph, _joined(blocks, joined))
+    made = _joined(blocks, joined, fixed)
+    return Plan(graph, made if fixed else tuple(map(_fitted, made)))
+
+
+def _stack(found: list[Use]) -> tuple[tuple[int, ...], int] | None:
+    """Shape and number of the layers that all products with a leaf know, or else all its uses."""
+    told = [use for use in found if use.kind in MATRIX] or found
+    stacks = {(use.shape, use.layers) for use in told}
+    (shape, layers), *others = stacks or {((), None)}
+    return None if others or layers is None else (shape, layers)
+
+
+def _fitting(use: Use, shape: Shape, fixed: bool) -> Use:
+    """A use of the leaf as it is in blocks: of another form where they know no such layers."""
+    if use.layers == shape.layers and use.shape == shape.leaf:
+        return use
+    why = UNLAYERED if fixed else "inside scan and elsewhere"
+    return use._replace(kind="other", inputs=None, slopes=None, why=why)
 
 
 def _block(shape: Shape, found: list[Use], shared: str) -> Block:
@@ -195,7 +234,7 @@ def _side(shape: Shape, use: Use) -> int | None:
     )
 
 
-def _joined(blocks: list[Block], joined: bool) -> tuple[Block, ...]:
+def _joined(blocks: list[Block], joined: bool, fixed: bool) -> tuple[Block, ...]:
     """The blocks with biases in those of their weights, where these have one and it is asked."""
     made = list(blocks)
     for i, block in enumerate(blocks):
@@ -208,8 +247,18 @@ def _joined(blocks: list[Block], joined: bool) -> tuple[Block, ...]:
                 why = f"bias of {block.path}"
                 made[j] = made[j]._replace(kind="joined", bias=i, why=why)
             else:
-                made[j] = made[j]._replace(uses=(use.bias,), why="bias")
+                own = _fitting(use.bias, made[j].shape, fixed)
+                made[j] = made[j]._replace(uses=(own,), why=own.why or "bias")
     return tuple(made)
+
+
+def _fitted(block: Block) -> Block:
+    """With no row for a bias but that which is there."""
+    if not block.has_factors:
+        return block
+    a, b = block.lengths
+    more = a - block.shape.rows, b - block.shape.columns
+    return block._replace(shape=block.shape._replace(more=more))
 
 
 def groups(blocks: tuple[Block, ...]) -> dict[int, list[tuple[int, int]]]:

@@ -1,20 +1,21 @@
-r"""A function of params as a flat list of equations, to be read, and run again with additions.
+r"""A function of params as a flat list of equations, to be read.
 
 `jax.make_jaxpr` writes a function as equations, with calls inside calls. Here calls that a leaf of
 params enters as it is (or reshaped, transposed, cast) are written out, so that every place where a
 leaf meets an operation stands in one list. All other calls stay closed and keep what belongs to
 them: their compilation, their rules of differentiation. A call with a rule of its own
-(`custom_jvp`, `custom_vjp`) is opened only where a leaf enters a product inside.
+(`custom_jvp`, `custom_vjp`) is opened only where a leaf enters a product inside. A `scan` that a
+leaf enters, by slices or whole, stays a loop of which the body is a list as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
 
-from hesskit.core import view
-from hesskit.core.types import Array, Params
+from hesskit.core import loop, view
+from hesskit.core.types import Params
 from hesskit.core.view import View
 
 OPEN = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"}
@@ -24,12 +25,21 @@ RULED = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
 
 
+class Body(NamedTuple):
+    """What a loop does at each step, with numbers of its own."""
+
+    nodes: tuple["Node", ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
 class Node(NamedTuple):
-    """An equation whose values are numbers in place of variables."""
+    """An equation whose values are numbers in place of variables; of a loop written out, a body."""
 
     equation: Any
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    body: Body | None = None
 
     @property
     def name(self) -> str:
@@ -44,7 +54,7 @@ class Graph(NamedTuple):
       nodes: those that outputs need.
       constants: values known beforehand, by number.
       views: values that are a leaf rearranged, by number.
-      shapes: of every value, by number.
+      shapes: of every value, by number; in a body, at one step.
       types: likewise, with dtype and layout.
       leaves: the numbers of the leaves of params.
       outputs: the numbers of the leaves of what the function returns.
@@ -99,6 +109,14 @@ def trace(fn: Callable[[Params], Any], params: Params) -> Graph:
     )
 
 
+def every(nodes: tuple[Node, ...]) -> Iterator[Node]:
+    """All nodes, each before those of its body."""
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from every(node.body.nodes)
+
+
 def _inside(equation: Any) -> Any:
     """The closed jaxpr of a call."""
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -147,7 +165,7 @@ class _Writer:
             if found is None:
                 found = tuple(self.new(v.aval) for v in equation.outvars)
                 self._see(equation, numbers, found)
-                self.nodes.append(Node(equation, numbers, found))
+                self.nodes.append(Node(equation, numbers, found, self._body(equation, numbers)))
             known |= dict(zip(equation.outvars, found, strict=True))
         return tuple(read(v) for v in jaxpr.outvars)
 
@@ -173,8 +191,28 @@ class _Writer:
         probe.write(inner, numbers)
         return any(
             node.name in PRODUCTS and any(i in probe.views for i in node.inputs)
-            for node in probe.nodes
+            for node in every(tuple(probe.nodes))
         )
+
+    def _body(self, equation: Any, inputs: tuple[int, ...]) -> Body | None:
+        """The body of a loop that a leaf enters, or None."""
+        if equation.primitive.name != "scan":
+            return None
+        inner, counts = _inside(equation), loop.counts(equation)
+        entering = [
+            view.at_step(self.views[number], counts.length, sliced=sliced)
+            if number in self.views and sliced is not None
+            else None
+            for number, sliced in zip(inputs, counts.entry, strict=True)
+        ]
+        if all(seen is None for seen in entering):
+            return None
+        numbers = tuple(self.new(v.aval) for v in inner.jaxpr.invars)
+        self.views |= {n: seen for n, seen in zip(numbers, entering, strict=True) if seen}
+        outside, self.nodes = self.nodes, []
+        outputs = self.write(inner, numbers)
+        nodes, self.nodes = self.nodes, outside
+        return Body(_needed(nodes, outputs), numbers, outputs)
 
     def _see(self, equation: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         """Notes whether the output is a leaf rearranged."""
@@ -192,42 +230,3 @@ def _needed(nodes: list[Node], outputs: tuple[int, ...]) -> tuple[Node, ...]:
             wanted.update(node.inputs)
             kept.append(node)
     return tuple(reversed(kept))
-
-
-def _run(equation: Any, given: list[Any]) -> list[Any]:
-    """One equation, by its own rules."""
-    free = [v for v in equation.invars if not isinstance(v, jex.Literal)]
-    values = [
-        x for v, x in zip(equation.invars, given, strict=True) if not isinstance(v, jex.Literal)
-    ]
-    names = ("",) * len(free), ("",) * len(equation.outvars)
-    info = jex.DebugInfo("jit", equation.primitive.name, *names)
-    alone = jex.Jaxpr((), free, equation.outvars, [equation], equation.effects, info)
-    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*values))
-
-
-def run(
-    graph: Graph,
-    params: Params,
-    change: Callable[[int, Array], Array],
-    keep: tuple[int, ...],
-) -> tuple[Any, dict[int, Any]]:
-    """What the function returns, with some values changed on the way.
-
-    Args:
-      graph: the function.
-      params: as it was traced with.
-      change: `(number, value) -> value`, of each output of an equation.
-      keep: numbers of values to hand out.
-
-    Returns:
-      What the function returns, and the values to keep, by number.
-    """
-    values = dict(graph.constants)
-    values |= dict(zip(graph.leaves, jax.tree.leaves(params), strict=True))
-    for node in graph.nodes:
-        found = _run(node.equation, [values[i] for i in node.inputs])
-        for number, value in zip(node.outputs, found, strict=True):
-            values[number] = change(number, value)
-    outputs = jax.tree.unflatten(graph.structure, [values[i] for i in graph.outputs])
-    return outputs, {number: values[number] for number in keep}

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core.graph import Graph, Node
+from hesskit.core.graph import Graph, Node, every
 from hesskit.core.types import Array
-from hesskit.core.view import View, whole
+from hesskit.core.view import Loops, View, whole
 
 MATRIX = ("dense", "conv", "embedding")
 
@@ -43,6 +43,8 @@ class Use(NamedTuple):
       features: axes of the value s along which b lies.
       bias: the use of the leaf that is added to s, or None.
       why: a few words.
+      shape: of the leaf, or of a slice of it.
+      loops: those around, as in `View`; `inputs` and `slopes` are those of one step.
     """
 
     leaf: int
@@ -56,6 +58,14 @@ class Use(NamedTuple):
     features: tuple[int, ...] = ()
     bias: Any = None
     why: str = ""
+    shape: tuple[int, ...] = ()
+    loops: Loops = ()
+
+    @property
+    def layers(self) -> int | None:
+        """How many slices of the leaf there are; None where it is used whole."""
+        own = [length for length, sliced in self.loops if sliced]
+        return math.prod(own) if own else None
 
 
 def uses(graph: Graph) -> list[Use]:
@@ -67,22 +77,24 @@ def uses(graph: Graph) -> list[Use]:
     Returns:
       A list of `Use`; a bias that is added to the output of a product is part of that use.
     """
-    found = [
-        _use(graph, node, place, graph.views[number])
-        for node in graph.nodes
-        if not graph.views.keys() >= set(node.outputs)
-        for place, number in enumerate(node.inputs)
-        if number in graph.views
-    ]
-    views = [
-        (number, graph.views[number].leaf) for number in graph.outputs if number in graph.views
-    ]
-    found += [
-        Use(leaf, "other", number, why="is returned")
-        for number, leaf in views
-        if number not in graph.leaves
-    ]
+    nodes, found = tuple(every(graph.nodes)), []
+    for node in nodes:
+        inside = () if node.body is None else node.body.inputs
+        for place, number in enumerate(node.inputs):
+            enters = bool(inside) and inside[place] in graph.views
+            if number in graph.views and not enters and not graph.views.keys() >= {*node.outputs}:
+                found.append(_use(graph, node, place, graph.views[number]))
+        returned = () if node.body is None else node.body.outputs
+        found += [_other(graph, n, "is returned by scan") for n in returned if n in graph.views]
+    returned = [n for n in graph.outputs if n in graph.views and n not in graph.leaves]
+    found += [_other(graph, n, "is returned") for n in returned]
     return _joined(found, graph)
+
+
+def _other(graph: Graph, number: int, why: str) -> Use:
+    """A use without a form, of a value that is a leaf rearranged."""
+    seen = graph.views[number]
+    return Use(seen.leaf, "other", number, why=why, shape=seen.shape, loops=seen.loops)
 
 
 def _use(graph: Graph, node: Node, place: int, seen: View) -> Use:
@@ -101,8 +113,8 @@ def _use(graph: Graph, node: Node, place: int, seen: View) -> Use:
     if node.name in makers and not twice:
         made = makers[node.name](graph, node, place, seen)
     if made is None:
-        return Use(seen.leaf, "other", node.outputs[0], why=f"enters {node.name}")
-    return made
+        made = Use(seen.leaf, "other", node.outputs[0], why=f"enters {node.name}")
+    return made._replace(shape=seen.shape, loops=seen.loops)
 
 
 def _flat(x: Array, front: tuple[int, ...], back: tuple[int, ...]) -> Array:
@@ -256,7 +268,7 @@ def _reached(found: list[Use], graph: Graph, takers: dict[int, int]) -> dict[int
         if use.kind in ("dense", "conv"):
             shape = graph.shapes[use.output]
             reached[use.output] = use, [i for i in use.features if shape[i] != 1]
-    for node in graph.nodes:
+    for node in every(graph.nodes):
         source = node.inputs[0] if node.inputs else -1
         if source in reached and takers[source] == 1:
             use, axes = reached[source]
@@ -269,7 +281,9 @@ def _reached(found: list[Use], graph: Graph, takers: dict[int, int]) -> dict[int
 
 def _joined(found: list[Use], graph: Graph) -> list[Use]:
     """Uses with each bias in that of the product it is added to, if nothing else takes either."""
-    numbers = [*(i for node in graph.nodes for i in node.inputs), *graph.outputs]
+    numbers = list(graph.outputs)
+    for node in every(graph.nodes):
+        numbers += [*node.inputs, *(() if node.body is None else node.body.outputs)]
     takers, leaves = collections.Counter(numbers), collections.Counter(use.leaf for use in found)
     reached, pairs = _reached(found, graph, takers), {}
     for use in found:
@@ -277,6 +291,7 @@ def _joined(found: list[Use], graph: Graph) -> list[Use]:
             continue
         product, axes = reached[use.source]
         same = axes == [i for i in use.features if graph.shapes[use.output][i] != 1]
+        same &= use.loops == product.loops
         if same and leaves[use.leaf] == leaves[product.leaf] == takers[use.source] == 1:
             pairs[product.leaf] = use
     biases = [use.leaf for use in pairs.values()]

@@ -2,6 +2,7 @@
 
 Reshapes, transposes and casts of a weight change nothing of what it is. An axis of the value holds
 some axes of the leaf, in order, or none where it has length 1 or the leaf is repeated along it.
+In the body of a loop the leaf is the same at every step, or one slice of it: a layer.
 """
 
 import math
@@ -10,12 +11,20 @@ from typing import Any, NamedTuple
 SAME = {"convert_element_type", "copy", "reduce_precision", "sharding_constraint", "reshard"}
 
 
+Loops = tuple[tuple[int, bool], ...]
+"""Length, and whether each step has a slice, of loops, the outermost first."""
+
+
 class View(NamedTuple):
-    """Leaf number, its shape, and axes of the leaf along each axis of the value."""
+    """Leaf number, its shape, and axes of the leaf along each axis of the value.
+
+    `loops` are those around the value; shape and axes are those of a slice.
+    """
 
     leaf: int
     shape: tuple[int, ...]
     axes: tuple[tuple[int, ...], ...]
+    loops: Loops = ()
 
 
 def of_leaf(leaf: int, shape: tuple[int, ...]) -> View:
@@ -26,6 +35,28 @@ def of_leaf(leaf: int, shape: tuple[int, ...]) -> View:
 def whole(seen: View, shape: tuple[int, ...]) -> bool:
     """Whether a value of that shape holds each entry of the leaf once."""
     return math.prod(shape) == math.prod(seen.shape)
+
+
+def at_step(seen: View, length: int, *, sliced: bool) -> View | None:
+    """The view in the body of a loop.
+
+    Args:
+      seen: the view outside.
+      length: number of steps.
+      sliced: whether a step has a slice of the first axis, not the whole value.
+
+    Returns:
+      A `View`, or None where slices are not of the first axes of the leaf.
+    """
+    if not sliced or not seen.axes[0]:  # no axis of the leaf: each slice is the whole leaf
+        axes = seen.axes[int(sliced) :]
+        return seen._replace(axes=axes, loops=(*seen.loops, (length, False)))
+    first, *rest = seen.axes
+    k = len(first)
+    if first != tuple(range(k)):
+        return None
+    axes = tuple(tuple(i - k for i in axes) for axes in rest)
+    return View(seen.leaf, seen.shape[k:], axes, (*seen.loops, (length, True)))
 
 
 def moved(seen: View, equation: Any, shape: tuple[int, ...]) -> View | None:

@@ -28,6 +28,7 @@ from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading, whitened
 from hesskit.linalg.kronecker_reading import Passed
 from hesskit.linalg.operator import Operator, Term
+from hesskit.linalg.slots import empty_slots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _slots(
     fn, _ = objective.real(value_fn, params, args=args, caller="kronecker_operator")
     assert isinstance(fn, Structured)
     plan = _plan(fn, params, options)
-    like = factors.empty(params, options.max_factor_dim)
+    like = empty_slots(params, tuple(block.shape for block in plan.blocks))
     at = kronecker_reading.read(fn, params, plan)
 
     def mean(of_pass: Callable[[Passed], Any]) -> Any:

@@ -25,6 +25,7 @@ from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading, whitened
 from hesskit.linalg.operator import Preconditioner
+from hesskit.linalg.slots import empty_slots
 
 DECAY = 0.7
 """Of the running means, by point: as in kfac."""
@@ -61,7 +62,8 @@ def _blocks(params: Params, max_dim: int) -> tuple[Block, ...]:
 def _init(params: Params, *, options: _Options, key: Any) -> KroneckerState:
     if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(params)):
         raise TypeError("kronecker_preconditioner takes real params; split complex leaves in two")
-    structure, slots = jax.tree.structure(params), factors.empty(params, options.max_factor_dim)
+    structure = jax.tree.structure(params)
+    slots = empty_slots(params, factors.shapes(params, options.max_factor_dim))
     return KroneckerState(
         jax.tree.unflatten(structure, slots),
         jax.tree.unflatten(structure, kronecker_basis.empty(slots)),
@@ -79,7 +81,9 @@ def _update(
     if not isinstance(fn, Structured):
         raise TypeError(whitened.plain("kronecker_preconditioner"))
     most, shared = options.max_factor_dim, options.shared
-    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=most, shared=shared, joined=False)
+    plan = blocks.plan(
+        lambda p: fn.inner(p)[0], params, max_dim=most, shared=shared, joined=False, fixed=True
+    )
     structure = jax.tree.structure(params)
     old = tuple(structure.flatten_up_to(state.means))
     seed = state.seed + state.num.astype(jnp.uint32)

@@ -6,6 +6,8 @@ Source: core/blocks.py, which decides; linalg/kronecker_factors.py says what a b
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+
 from hesskit.core import answer, blocks, errors, objective
 from hesskit.core.structured import Structured
 from hesskit.core.types import Params
@@ -19,7 +21,8 @@ class KroneckerRow(NamedTuple):
       path: of the leaf.
       leaf: its shape.
       kind: "kronecker", "joined", "sampled" or "diagonal".
-      factors: shapes of its factors; of a diagonal, that of the leaf.
+      factors: shapes of its factors, of layers with their number in front; of a diagonal, that of
+        the leaf.
       why: a few words.
     """
 
@@ -65,18 +68,27 @@ def _cells(row: KroneckerRow) -> tuple[str, ...]:
     return row.path or "params", _text(row.leaf), row.kind, factors, row.why
 
 
-def _row(block: blocks.Block, found: tuple[blocks.Block, ...]) -> KroneckerRow:
+BY_LAYER = "; by layer, in kfac with objective= and example="
+"""Of a leaf of layers, which kfac cannot tell from a kernel by its shape."""
+
+
+def _row(
+    block: blocks.Block, leaf: tuple[int, ...], found: tuple[blocks.Block, ...]
+) -> KroneckerRow:
     shape = block.shape
+    front = () if shape.layers is None else (shape.layers,)
     factors: tuple[tuple[int, ...], ...] = ()
     if block.has_factors:
         pairs = zip(block.lengths, shape.dense, strict=True)
-        factors = tuple((k, k) if full else (k,) for k, full in pairs)
+        factors = tuple((*front, k, k) if full else (*front, k) for k, full in pairs)
     elif block.kind == "diagonal":
-        factors = (shape.leaf,)
+        factors = (leaf,)
     why = block.why
     if block.kind == "kronecker" and block.bias is not None:
         why += f", with {found[block.bias].path}"
-    return KroneckerRow(block.path, shape.leaf, block.kind, factors, why)
+    if front and block.kind != "joined":
+        why += BY_LAYER
+    return KroneckerRow(block.path, leaf, block.kind, factors, why)
 
 
 def kronecker_table(
@@ -129,4 +141,5 @@ def kronecker_table(
     if not isinstance(fn, Structured):
         raise TypeError(whitened.plain("kronecker_table"))
     found = blocks.plan(lambda p: fn.inner(p)[0], point, max_dim=max_factor_dim, shared=shared)
-    return KroneckerTable(tuple(_row(block, found.blocks) for block in found.blocks))
+    pairs = zip(found.blocks, jax.tree.leaves(point), strict=True)
+    return KroneckerTable(tuple(_row(block, leaf.shape, found.blocks) for block, leaf in pairs))

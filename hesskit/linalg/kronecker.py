@@ -12,6 +12,7 @@ Source: Martens & Grosse (2015), "Optimizing neural networks with Kronecker-fact
 curvature", section 6.3.
 """
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -22,28 +23,12 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.blocks import Block, Shape, groups, shape_of
 from hesskit.core.types import Array, Params
-
-Slots = tuple[Any, ...]
-"""By leaf: an array like it, or R and C, each a matrix or its diagonal, and a multiple of 1."""
+from hesskit.linalg.slots import Slots, apart, by_layer, front, together
 
 
 def shapes(params: Params, max_dim: int) -> tuple[Shape, ...]:
     """The matrix of each leaf."""
     return tuple(shape_of(leaf.shape, max_dim) for leaf in jax.tree.leaves(params))
-
-
-def empty(params: Params, max_dim: int) -> Slots:
-    """Zeros for the factors of params."""
-    found = []
-    for leaf, shape in zip(jax.tree.leaves(params), shapes(params, max_dim), strict=True):
-        dtype = tree.widest(leaf.dtype)
-        if shape.split is None:
-            found.append(jnp.zeros(shape.leaf, dtype))
-            continue
-        pair = zip(shape.sides, shape.dense, strict=True)
-        sides = [jnp.zeros((k, k) if full else (k,), dtype) for k, full in pair]
-        found.append((*sides, jnp.zeros((), dtype)))
-    return tuple(found)
 
 
 def mixed(old: Slots, new: Slots, weight: Array) -> Slots:
@@ -61,9 +46,14 @@ def normal(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
     made = list(slots)
     for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
         if block.has_factors and block.is_sum:
-            total = side_trace(slot[1])
-            made[i] = (slot[0], slot[1] / jnp.where(total > 0, total, 1), slot[2])
+            made[i] = by_layer(block, _normal, slot)
     return tuple(made)
+
+
+def _normal(block: Block, slot: Any) -> Any:
+    del block
+    total = side_trace(slot[1])
+    return slot[0], slot[1] / jnp.where(total > 0, total, 1), slot[2]
 
 
 def trace(slots: Slots, blocks: tuple[Block, ...]) -> Array:
@@ -71,15 +61,19 @@ def trace(slots: Slots, blocks: tuple[Block, ...]) -> Array:
     parts = []
     for slot, block in zip(slots, blocks, strict=True):
         if block.has_factors:
-            shift = slot[2] * (block.shape.rows * block.shape.columns)
-            parts.append(side_trace(slot[0]) * side_trace(slot[1]) + shift)
+            parts.append(jnp.sum(by_layer(block, _trace, slot)))
         elif block.kind == "diagonal":
             parts.append(jnp.sum(slot))
     dtype = tree.widest(*(part.dtype for part in parts))
     return sum((part.astype(dtype) for part in parts), jnp.zeros((), dtype))
 
 
-def _shares(slot: Any, block: Block, damping: Array) -> tuple[Array, Array]:
+def _trace(block: Block, slot: Any) -> Array:
+    shift = slot[2] * (block.shape.rows * block.shape.columns)
+    return side_trace(slot[0]) * side_trace(slot[1]) + shift
+
+
+def _shares(block: Block, slot: Any, *, damping: Array) -> tuple[Array, Array]:
     """What is added to R and to C, by (1)."""
     traces = [side_trace(side) for side in slot[:2]]
     means = [t / n for t, n in zip(traces, block.lengths, strict=True)]
@@ -90,6 +84,13 @@ def _shares(slot: Any, block: Block, damping: Array) -> tuple[Array, Array]:
     shares = [jnp.maximum(s, eps * t) for s, t in zip((pi * root, root / pi), traces, strict=True)]
     shares = [jnp.where(s > 0, s, 1) for s in shares]
     return shares[0], shares[1]
+
+
+def _damped(block: Block, side: Array, share: Array) -> Array:
+    """A factor that is a matrix, with its share of the damping; of a diagonal, the inverse."""
+    del block
+    one = jnp.eye(len(side), dtype=side.dtype) if side.ndim == 2 else jnp.ones_like(side)
+    return side + share * one if side.ndim == 2 else one / (side + share)
 
 
 def _inverse(matrix: Array) -> Array:
@@ -136,10 +137,11 @@ def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
     shares = {}
     for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
         if block.has_factors:
-            shares[i] = _shares(slot, block, damping)
+            shares[i] = by_layer(block, functools.partial(_shares, damping=damping), slot)
+            pairs = zip(slot[:2], shares[i], block.shape.dense, strict=True)
             made[i] = [
-                side if side.ndim == 2 else 1 / (side + share)
-                for side, share in zip(slot[:2], shares[i], strict=True)
+                side if full else by_layer(block, _damped, side, share)
+                for side, share, full in pairs
             ]
             made[i].append(slot[2])
         elif block.kind == "diagonal":
@@ -147,13 +149,20 @@ def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
             made[i] = 1 / jnp.where(damped > 0, damped, 1)
     last = jnp.zeros(())
     for n, members in groups(blocks).items():
-        one = jnp.eye(n, dtype=slots[members[0][0]][0].dtype)
-        stack = jnp.stack([slots[i][side][:n, :n] + shares[i][side] * one for i, side in members])
-        found = one_by_one(_inverse, stack, last)
+        parts = [
+            by_layer(blocks[i], _damped, slots[i][side][..., :n, :n], shares[i][side])
+            for i, side in members
+        ]
+        found = one_by_one(_inverse, together(parts), last)
         last = found[-1, 0, 0]
-        for (i, side), inverse in zip(members, found, strict=True):
-            made[i][side] = jnp.pad(inverse, (0, len(slots[i][side]) - n))
+        for (i, side), inverse in zip(members, apart(found, parts), strict=True):
+            made[i][side] = padded(inverse, slots[i][side].shape)
     return tuple(tuple(slot) if isinstance(slot, list) else slot for slot in made)
+
+
+def padded(x: Array, shape: tuple[int, ...]) -> Array:
+    """`x` with zeros behind, up to a shape."""
+    return jnp.pad(x, [(0, n - k) for n, k in zip(shape, x.shape, strict=True)])
 
 
 def times(side: Array, x: Array) -> Array:
@@ -173,14 +182,17 @@ def _with_bias(block: Block, leaf: Array, bias: Array | None, dtype: Any) -> Arr
     return jnp.concatenate([m, last], axis=int(block.swapped[0]))
 
 
-def _put(made: list[Any], i: int, block: Block, m: Array) -> None:
-    """Writes the matrix of a leaf, and the row of its bias, to their places."""
-    if block.bias is not None:
+def _parts(
+    block: Block, slot: Any, leaf: Array, bias: Array | None, *, matrix: Callable[..., Array]
+) -> tuple[Array, Array | None]:
+    """`matrix(slot, block, V)` as the leaf and, where it has one, its bias."""
+    m = matrix(slot, block, _with_bias(block, leaf, bias, slot[0].dtype))
+    last = None
+    if bias is not None:
         last = m[:, -1] if block.swapped[0] else m[-1, :]
-        bias = made[block.bias]
-        made[block.bias] = last.reshape(bias.shape).astype(bias.dtype)
+        last = last.reshape(bias.shape).astype(bias.dtype)
     inner = m[: block.shape.rows, : block.shape.columns]
-    made[i] = inner.reshape(made[i].shape).astype(made[i].dtype)
+    return inner.reshape(leaf.shape).astype(leaf.dtype), last
 
 
 def by_block(
@@ -193,13 +205,20 @@ def by_block(
     """`matrix(slot, block, V)` of leaves with factors, `diagonal(slot, v)` of the others."""
     leaves, structure = jax.tree.flatten(vector)
     made: list[Any] = list(leaves)
+    each = functools.partial(_parts, matrix=matrix)
     for i, (slot, block, leaf) in enumerate(zip(slots, blocks, leaves, strict=True)):
         if block.kind == "diagonal":
-            made[i] = diagonal(slot, leaf.astype(slot.dtype)).astype(leaf.dtype)
+            x = leaf.astype(slot.dtype).reshape(slot.shape)
+            made[i] = diagonal(slot, x).reshape(leaf.shape).astype(leaf.dtype)
         elif block.has_factors:
-            bias = None if block.bias is None else leaves[block.bias]
-            m = _with_bias(block, leaf, bias, slot[0].dtype)
-            _put(made, i, block, matrix(slot, block, m))
+            j, own = block.bias, leaf.reshape(*front(block.shape), *block.shape.leaf)
+            bias = None
+            if j is not None:
+                bias = leaves[j].reshape(*front(blocks[j].shape), *blocks[j].shape.leaf)
+            inner, last = by_layer(block, each, slot, own, bias)
+            made[i] = inner.reshape(leaf.shape)
+            if j is not None:
+                made[j] = last.reshape(leaves[j].shape)
     return jax.tree.unflatten(structure, made)
 
 

@@ -19,11 +19,13 @@ import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from hesskit.core.blocks import Block, groups
 from hesskit.core.types import Array, Params
-from hesskit.linalg.kronecker import Slots, by_block, one_by_one, times
+from hesskit.linalg.kronecker import by_block, one_by_one, padded, times
+from hesskit.linalg.slots import Slots, apart, by_layer, together
 
 
 class Turned(NamedTuple):
@@ -47,7 +49,8 @@ def empty(slots: Slots) -> Slots:
         if not isinstance(slot, tuple):
             return jnp.zeros_like(slot)
         rows, columns = (jnp.zeros_like(side) for side in slot[:2])
-        return Turned(rows, columns, jnp.zeros((len(rows), len(columns)), rows.dtype))
+        shape = (*slot[2].shape, rows.shape[-1], columns.shape[-1])
+        return Turned(rows, columns, jnp.zeros(shape, rows.dtype))
 
     return tuple(one(slot) for slot in slots)
 
@@ -70,29 +73,26 @@ def turned(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
     found: dict[tuple[int, int], tuple[Array, Array]] = {}
     last = jnp.zeros(())
     for n, members in groups(blocks).items():
-        stack = jnp.stack([slots[i][side][:n, :n] for i, side in members])
-        values, vectors = one_by_one(_eigh, stack, last)
+        parts = [slots[i][side][..., :n, :n] for i, side in members]
+        values, vectors = one_by_one(_eigh, together(parts), last)
         last = values[-1, 0]
-        found |= {member: (values[j], vectors[j]) for j, member in enumerate(members)}
+        pairs = zip(apart(values, parts), apart(vectors, parts), strict=True)
+        found |= dict(zip(members, pairs, strict=True))
     made = list(slots)
     for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
-        if not block.has_factors:
-            continue
-        values, vectors = [], []
-        for side, n in enumerate(block.lengths):
-            plain = slot[side][:n], jnp.zeros_like(slot[side])
-            value, vector = found.get((i, side), plain)
-            values.append(value)
-            vectors.append(_padded(vector, len(slot[side])))
-        s = values[0][:, None] * values[1][None, :] + slot[2]
-        shape = (len(slot[0]), len(slot[1]))
-        whole = jnp.pad(s, [(0, k - n) for k, n in zip(shape, s.shape, strict=True)])
-        made[i] = Turned(vectors[0], vectors[1], whole)
+        if block.has_factors:
+            made[i] = by_layer(block, _turned, slot, found.get((i, 0)), found.get((i, 1)))
     return tuple(made)
 
 
-def _padded(vectors: Array, k: int) -> Array:
-    return jnp.pad(vectors, (0, k - len(vectors)))
+def _turned(block: Block, slot: Any, *found: tuple[Array, Array] | None) -> Turned:
+    """The slot from eigenvalues and eigenvectors of R and C, None of a diagonal."""
+    values, vectors = [], []
+    for side, n, pair in zip(slot[:2], block.lengths, found, strict=True):
+        values.append(side[:n] if pair is None else pair[0])
+        vectors.append(jnp.zeros_like(side) if pair is None else padded(pair[1], side.shape))
+    s = values[0][:, None] * values[1][None, :] + slot[2]
+    return Turned(vectors[0], vectors[1], padded(s, (len(slot[0]), len(slot[1]))))
 
 
 def corrected(old: Slots, new: Slots, fresh: Slots, weight: Array) -> Slots:
@@ -111,11 +111,16 @@ def corrected(old: Slots, new: Slots, fresh: Slots, weight: Array) -> Slots:
     def one(was: Any, now: Any, s: Any) -> Any:
         if not isinstance(now, Turned):
             return now
-        rows, columns = (_cosines(b, a) for a, b in zip(was[:2], now[:2], strict=True))
-        moved = times(columns, times(rows, was.values).T).T
+        moved = (jax.vmap(_moved) if now.values.ndim == 3 else _moved)(was, now)
         return now._replace(values=moved + weight.astype(moved.dtype) * (s - moved))
 
     return tuple(one(*slots) for slots in zip(old, new, fresh, strict=True))
+
+
+def _moved(was: Turned, now: Turned) -> Array:
+    """S in the new basis."""
+    rows, columns = (_cosines(b, a) for a, b in zip(was[:2], now[:2], strict=True))
+    return times(columns, times(rows, was.values).T).T
 
 
 def _cosines(now: Array, was: Array) -> Array:
@@ -175,7 +180,7 @@ def eigenvalues(slots: Slots, blocks: tuple[Block, ...]) -> list[Array]:
     for slot, block in zip(slots, blocks, strict=True):
         if block.has_factors:
             a, b = block.lengths
-            found.append(slot.values[:a, :b])
+            found.append(slot.values[..., :a, :b])
         elif block.kind == "diagonal":
             found.append(slot)
     return found

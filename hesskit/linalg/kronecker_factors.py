@@ -18,17 +18,19 @@ Immer, Turner, Schneider & Hennig (2023), "Kronecker-Factored Approximate Curvat
 Neural Network Architectures", sections 3.1 and 3.2.
 """
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import layout, tree
+from hesskit.core import layout, loop, tree
 from hesskit.core.blocks import Block, Plan
 from hesskit.core.types import Array
 from hesskit.core.uses import Use
-from hesskit.linalg.kronecker import Slots, side_trace
+from hesskit.linalg.kronecker import side_trace
 from hesskit.linalg.kronecker_reading import Passed
+from hesskit.linalg.slots import Slots, by_layer, front
 
 SHARING = ("expand", "reduce")
 
@@ -73,27 +75,50 @@ def _positions(x: Array, sharing: str, last: int, mean: bool) -> Array:
     return x.reshape(-1, x.shape[-1]) if last else x.reshape(-1)
 
 
-def _met(use: Use, at: Passed, sharing: str, dtype: Any) -> tuple[Array, Array]:
+class Seen(NamedTuple):
+    """What one pass shows of a block; of layers, with an axis of these in front."""
+
+    inputs: list[
+        Any
+    ]  # of each use that has some, (*positions, a), or (*positions,) of an embedding
+    slopes: list[Any]  # likewise, (*positions, b)
+    leaf: Array  # slope by the leaf
+    outputs: list[Array]  # slopes by the outputs that are the leaf itself
+
+
+def _seen(block: Block, at: Passed, leaf: int) -> Seen:
+    """What a pass shows of the block of a leaf."""
+    inputs, slopes = [], []
+    for use in block.uses:
+        x = g = None
+        if use.inputs is not None:
+            last = 0 if use.kind == "embedding" else 1
+            x = loop.by_layer(use.inputs, use.loops, last)(at.values[use.source])
+        if use.slopes is not None:
+            g = loop.by_layer(use.slopes, use.loops, 1)(at.slopes[use.output])
+        inputs.append(x)
+        slopes.append(g)
+    shape = (*front(block.shape), *block.shape.leaf)
+    outputs = [at.outputs[j].reshape(shape) for j in block.alone]
+    return Seen(inputs, slopes, at.leaves[leaf].reshape(shape), outputs)
+
+
+def _met(use: Use, x: Array, g: Array, sharing: str) -> tuple[Array, Array]:
     """Inputs, (positions, a) or numbers of rows, (positions,), and slopes, (positions, b)."""
-    assert use.inputs is not None
-    assert use.slopes is not None
-    is_row = use.kind == "embedding"
+    is_row, dtype = use.kind == "embedding", tree.widest(g.dtype)
     # What is looked up is one row at each position.
     sharing = "expand" if is_row else sharing
-    g = _positions(use.slopes(at.slopes[use.output]).astype(dtype), sharing, 1, False)
-    x = use.inputs(at.values[use.source])
+    g = _positions(g.astype(dtype), sharing, 1, False)
     return _positions(x if is_row else x.astype(dtype), sharing, int(not is_row), True), g
 
 
-def _of_use(use: Use, block: Block, at: Passed, swapped: bool, sharing: str) -> tuple[Array, Array]:
+def _of_use(use: Use, block: Block, x: Array, g: Array, swapped: bool) -> tuple[Array, Array]:
     """R and C of one product, by (1)."""
-    dtype = tree.widest(at.slopes[use.output].dtype)
-    x, g = _met(use, at, sharing, dtype)
     full = block.shape.dense[::-1] if swapped else block.shape.dense
-    zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
+    zero, one = jnp.zeros((), g.dtype), jnp.ones((), g.dtype)
     if use.kind == "embedding":
         k = (block.shape.rows, block.shape.columns)[int(swapped)]
-        inner = _more(_looked_up(x, k, full[0], dtype) / x.shape[0], None, zero)
+        inner = _more(_looked_up(x, k, full[0], g.dtype) / x.shape[0], None, zero)
     else:
         row = None if block.bias is None else jnp.mean(x, axis=0)
         inner = _more(_gram(x, full[0]) / x.shape[0], row, zero if row is None else one)
@@ -123,24 +148,25 @@ def squares(plan: Plan, at: Passed, basis: Slots, *, sharing: str) -> tuple[Any,
     """
     made: list[Any] = list(basis)
     for i, (block, slot) in enumerate(zip(plan.blocks, basis, strict=True)):
-        if block.kind == "kronecker":
-            parts = [
-                _squares_of_use(use, block, at, slot, swapped, sharing)
-                for use, swapped in zip(block.uses, block.swapped, strict=True)
-            ]
-            made[i] = (sum(parts) + _shift(block, at, slot.values)).astype(slot.values.dtype)
-        elif block.kind == "sampled":
-            v = _slope(block, at.leaves[i])
-            along = _along(_along(v, slot.columns, None).T, slot.rows, None).T
-            made[i] = (along**2).astype(slot.values.dtype)
+        if block.has_factors:
+            of_block = functools.partial(_squares_of_block, sharing=sharing)
+            found = by_layer(block, of_block, _seen(block, at, i), slot)
+            made[i] = found.astype(slot.values.dtype)
     return tuple(made)
 
 
-def _squares_of_use(
-    use: Use, block: Block, at: Passed, slot: Any, swapped: bool, sharing: str
-) -> Array:
+def _squares_of_block(block: Block, seen: Seen, slot: Any, *, sharing: str) -> Array:
+    if block.kind == "sampled":
+        v = _slope(block, seen.leaf)
+        return _along(_along(v, slot.columns, None).T, slot.rows, None).T ** 2
+    total = _shift(seen, slot.values)
+    for use, x, g, swapped in zip(block.uses, seen.inputs, seen.slopes, block.swapped, strict=True):
+        total += _squares_of_use(use, block, *_met(use, x, g, sharing), slot, swapped)
+    return total
+
+
+def _squares_of_use(use: Use, block: Block, x: Array, g: Array, slot: Any, swapped: bool) -> Array:
     """Sum over positions of (U'x)_i^2 (V'g)_j^2."""
-    x, g = _met(use, at, sharing, tree.widest(at.slopes[use.output].dtype))
     mine, theirs = (slot.columns, slot.rows) if swapped else (slot.rows, slot.columns)
     slopes = _along(g, theirs, None) ** 2
     if use.kind == "embedding" and mine.ndim == 1:
@@ -179,17 +205,25 @@ def statistics(plan: Plan, at: Passed, like: Slots, *, sharing: str) -> Slots:
     """
     made: list[Any] = list(like)
     for i, (block, slot) in enumerate(zip(plan.blocks, like, strict=True)):
-        if block.kind == "kronecker":
-            pairs = [
-                _of_use(use, block, at, swapped, sharing)
-                for use, swapped in zip(block.uses, block.swapped, strict=True)
-            ]
-            made[i] = (*_summed(pairs), _shift(block, at, slot[2]))
-        elif block.kind == "sampled":
-            made[i] = (*_by_slope(block, at.leaves[i]), jnp.zeros_like(slot[2]))
-        elif block.kind == "diagonal":
-            made[i] = _diagonal(block, at, i, slot.dtype).reshape(slot.shape)
+        if block.kind != "joined":
+            of_block = functools.partial(_of_block, sharing=sharing)
+            made[i] = by_layer(block, of_block, _seen(block, at, i), slot)
     return tree.cast_like(tuple(made), like)
+
+
+def _of_block(block: Block, seen: Seen, slot: Any, *, sharing: str) -> Any:
+    if block.kind == "diagonal":
+        return _diagonal(block, seen, slot.dtype).reshape(slot.shape)
+    if block.kind == "sampled":
+        return (*_cut(_by_slope(block, seen.leaf), slot), jnp.zeros_like(slot[2]))
+    each = zip(block.uses, seen.inputs, seen.slopes, block.swapped, strict=True)
+    pairs = [_of_use(use, block, *_met(use, x, g, sharing), swapped) for use, x, g, swapped in each]
+    return (*_cut(_summed(pairs), slot), _shift(seen, slot[2]))
+
+
+def _cut(pair: tuple[Array, Array], slot: Any) -> list[Array]:
+    """R and C without the row of a bias where the slot has none."""
+    return [side[(slice(len(like)),) * side.ndim] for side, like in zip(pair, slot, strict=False)]
 
 
 def _by_slope(block: Block, slope: Array) -> tuple[Array, Array]:
@@ -203,26 +237,24 @@ def _slope(block: Block, slope: Array) -> Array:
     return tree.widen(slope).reshape(block.shape.rows, block.shape.columns)
 
 
-def _diagonal(block: Block, at: Passed, leaf: int, dtype: Any) -> Array:
+def _diagonal(block: Block, seen: Seen, dtype: Any) -> Array:
     """The squares of slopes, summed over positions where they are known there."""
     if block.is_whole:
-        own = tree.widen(at.leaves[leaf])
+        own = tree.widen(seen.leaf)
         return own * own
     total = jnp.zeros((), dtype)
-    for use in block.uses:
-        assert use.slopes is not None
-        g = tree.widen(use.slopes(at.slopes[use.output]))
-        if use.inputs is not None:
-            g = g * tree.widen(use.inputs(at.values[use.source]))
+    for x, slope in zip(seen.inputs, seen.slopes, strict=True):
+        g = tree.widen(slope)
+        g = g if x is None else g * tree.widen(x)
         g = g.reshape(-1, g.shape[-1])
         total = total + jnp.sum(g * g, axis=0).astype(dtype)
-    for j in block.alone:
-        own = tree.widen(at.outputs[j]).reshape(-1)
+    for output in seen.outputs:
+        own = tree.widen(output).reshape(-1)
         total = total + (own * own).astype(dtype)
     return jnp.broadcast_to(total, (block.shape.rows,))
 
 
-def _shift(block: Block, at: Passed, like: Array) -> Array:
+def _shift(seen: Seen, like: Array) -> Array:
     """The curvature of a leaf that is an output itself, as a multiple of 1."""
-    squares = [jnp.mean(tree.widen(at.outputs[j]) ** 2).astype(like.dtype) for j in block.alone]
+    squares = [jnp.mean(tree.widen(output) ** 2).astype(like.dtype) for output in seen.outputs]
     return sum(squares, jnp.zeros_like(like))

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import graph, tree
+from hesskit.core import replay, tree
 from hesskit.core.blocks import Plan
 from hesskit.core.structured import Outer, Structured
 from hesskit.core.types import Array, Params
+from hesskit.core.view import Loops
 from hesskit.linalg import whitened
 
 ESTIMATORS = ("sampled", "exact")
@@ -54,12 +55,12 @@ class Reading(NamedTuple):
     num_columns: int
 
 
-def _marked(plan: Plan) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Numbers of values to keep, and of those whose slopes are wanted."""
+def _marked(plan: Plan) -> tuple[tuple[int, ...], dict[int, Loops]]:
+    """Numbers of values to keep, and of those whose slopes are wanted, with the loops around."""
     uses = [use for block in plan.blocks for use in block.uses]
     keep = {use.source for use in uses if use.inputs is not None}
-    wanted = {use.output for use in uses if use.slopes is not None}
-    return tuple(sorted(keep)), tuple(sorted(wanted))
+    wanted = {use.output: use.loops for use in uses if use.slopes is not None}
+    return tuple(sorted(keep)), wanted
 
 
 def read(fn: Structured, params: Params, plan: Plan) -> Reading:
@@ -74,15 +75,11 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
       A `Reading`.
     """
     keep, marked = _marked(plan)
-    taps = {i: _zeros(plan.graph.types[i]) for i in marked}
+    taps = {i: _zeros(plan.graph.types[i], loops) for i, loops in marked.items()}
 
     def through(given: tuple[dict[int, Array], Params]) -> tuple[Any, Any]:
         added, point = given
-
-        def change(number: int, x: Array) -> Array:
-            return x + added[number] if number in added else x
-
-        return graph.run(plan.graph, point, change, keep)
+        return replay.run(plan.graph, point, added, keep)
 
     outputs, push, pull, values = whitened.linearized(through, (taps, params))
     ahead, back = lambda v: push((taps, v)), lambda u: pull(u)[1]
@@ -113,12 +110,14 @@ def _width(u: Any) -> int:
     return u.shape[-1] if u.ndim > 1 else 1
 
 
-def _zeros(like: Any) -> Array:
-    """Zeros of a type, laid out as it says."""
-    zeros, sharding = jnp.zeros(like.shape, like.dtype), getattr(like, "sharding", None)
+def _zeros(like: Any, loops: Loops) -> Array:
+    """Zeros of a type at every step of loops, laid out as it says."""
+    steps, sharding = [length for length, _ in loops], getattr(like, "sharding", None)
+    zeros = jnp.zeros((*steps, *like.shape), like.dtype)
     if sharding is None or all(entry is None for entry in sharding.spec):
         return zeros
-    return jax.sharding.reshard(zeros, sharding)
+    spec = jax.P(*[None] * len(steps), *sharding.spec)
+    return jax.sharding.reshard(zeros, jax.sharding.NamedSharding(sharding.mesh, spec))
 
 
 def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None) -> Any:

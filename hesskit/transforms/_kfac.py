@@ -19,14 +19,13 @@ from hesskit.core import acceptance, blocks, errors, method, objective, tree
 from hesskit.core.method import State
 from hesskit.core.penalty import l2
 from hesskit.core.status import Status
-from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
 from hesskit.curvature.other_data import Apart, takes_curvature_args
 from hesskit.linalg import kronecker as factors
-from hesskit.linalg import kronecker_basis, kronecker_reading, whitened
+from hesskit.linalg import kronecker_basis, kronecker_reading
 from hesskit.linalg.kronecker_reading import Reading
 from hesskit.linalg.subspace import plane_minimizer
-from hesskit.transforms import _optax
+from hesskit.transforms import _kfac_layout, _optax
 from hesskit.transforms._kfac_renewal import PERIOD, Options, check, empty, renewed
 from hesskit.transforms._optax import Call, Transformation
 
@@ -94,7 +93,7 @@ def _scaled_step(
 
 def _begin(options: Options, point: Params, params: Params) -> State:
     """The first state."""
-    memory = empty(options, point)
+    memory = empty(options, point, _kfac_layout.layout(options, point, params))
 
     def info(**common: Array) -> KFACInfo:
         zero = jnp.zeros((), tree.result_dtype(point))
@@ -105,13 +104,11 @@ def _begin(options: Options, point: Params, params: Params) -> State:
     return _optax.hide(method.first_state(point, memory, info), params)
 
 
-def _read(options: Options, fn: Any, point: Params) -> tuple[blocks.Plan, Reading]:
+def _read(options: Options, fn: Any, point: Params, means: Params) -> tuple[blocks.Plan, Reading]:
     """The blocks of a model, and its value, gradient and curvature."""
-    if not isinstance(fn, Structured):
-        raise TypeError(whitened.plain(options.name))
     of = fn.other if isinstance(fn, Apart) else fn
-    most, shared = options.max_factor_dim, options.shared
-    plan = blocks.plan(lambda p: of.inner(p)[0], point, max_dim=most, shared=shared)
+    plan = _kfac_layout.plan(options, of, point)
+    _kfac_layout.check_fit(options, plan, point, means)
     at = kronecker_reading.read(of, point, plan)
     if of is fn:
         return plan, at
@@ -157,6 +154,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
     accepting = learning_rate is None
     check(options, accepting=accepting)
+    _kfac_layout.check(options)
     options = options._replace(
         period=PERIOD if options.period is None else options.period,
         max_factor_dim=blocks.MAX_DIM if options.max_factor_dim is None else options.max_factor_dim,
@@ -164,7 +162,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
         old = _optax.show(state, call.params, call.point)
-        plan, at = _read(options, call.fn, call.point)
+        plan, at = _read(options, call.fn, call.point, old.model.means)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
         inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))

@@ -25,6 +25,7 @@ from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
 from hesskit.linalg.kronecker_reading import Passed, Reading
+from hesskit.linalg.slots import Slots, empty_slots
 
 PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
@@ -64,6 +65,8 @@ class Options(NamedTuple):
     key: Any
     max_factor_dim: Any  # None means blocks.MAX_DIM
     weight_decay: Any = None
+    objective: Any = None
+    example: Any = None
 
 
 def check(options: Options, *, accepting: bool) -> None:
@@ -93,9 +96,9 @@ def check(options: Options, *, accepting: bool) -> None:
     as_key(options.key)
 
 
-def empty(options: Options, point: Params) -> Memory:
+def empty(options: Options, point: Params, layout: tuple[blocks.Shape, ...]) -> Memory:
     """The memory before the first update."""
-    structure, slots = jax.tree.structure(point), factors.empty(point, options.max_factor_dim)
+    structure, slots = jax.tree.structure(point), empty_slots(point, layout)
     empty = kronecker_basis.empty if options.eigenvalue_correction else tree.zeros_like
     return Memory(
         means=jax.tree.unflatten(structure, slots),
@@ -127,7 +130,7 @@ def renewed(
     def estimate(of_pass: Callable[[Passed], Any]) -> Any:
         return kronecker_reading.estimate(at, seed, options.estimator, of_pass)
 
-    def mean() -> factors.Slots:
+    def mean() -> Slots:
         new = estimate(
             lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing)
         )
@@ -139,11 +142,11 @@ def renewed(
     curvature = factors.trace(slots, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
 
-    def invert() -> factors.Slots:
+    def invert() -> Slots:
         new = factors.inverses(slots, plan.blocks, damping)
         return tree.where(tree.all_finite(new), new, held)
 
-    def turn() -> factors.Slots:
+    def turn() -> Slots:
         basis = kronecker_basis.turned(slots, plan.blocks)
         new = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
         new = kronecker_basis.corrected(held, basis, new, weight)

@@ -14,10 +14,12 @@ curvature", sections 5 to 7.
 from typing import Any
 
 from hesskit.transforms._kfac import build
+from hesskit.transforms._kfac_layout import by_shapes
 from hesskit.transforms._kfac_renewal import DECAY, Options
 from hesskit.transforms._optax import Transformation, memoize
 
 
+@by_shapes
 @memoize
 def kfac(
     learning_rate: Any = None,
@@ -34,6 +36,8 @@ def kfac(
     shared: str = "sum",
     key: Any = 0,
     max_factor_dim: Any = None,
+    objective: Any = None,
+    example: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""Kronecker-factored steps for deep nets, read from the model with no registration.
@@ -70,6 +74,11 @@ def kfac(
         "sampled", factors of its own slopes.
       key: an int or a key, of the random slopes.
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
+      objective: the `value_fn` of the updates to come, for params as `init` gets them. With it,
+        leaves of layers stacked for a `jax.lax.scan` have factors for each layer, where by their
+        shape alone they have those of their own slopes; `hesskit.kronecker_table` says which.
+      example: data of `objective`, a tuple or a dict as in `args=`, of arrays or
+        `jax.ShapeDtypeStruct`: only shapes are looked at.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -123,10 +132,13 @@ def kfac(
         key,
         max_factor_dim,
         weight_decay,
+        objective,
+        example,
     )
     return build(options, learning_rate=learning_rate, has_aux=has_aux, sign=1.0)
 
 
+@by_shapes
 @memoize
 def scale_by_kfac(
     *,
@@ -140,6 +152,8 @@ def scale_by_kfac(
     shared: str = "sum",
     key: Any = 0,
     max_factor_dim: Any = None,
+    objective: Any = None,
+    example: Any = None,
     has_aux: bool = False,
 ) -> Transformation:
     r"""The direction M^{-1} g of Kronecker factors, for chains.
@@ -158,6 +172,8 @@ def scale_by_kfac(
       shared: "sum" or "sampled", as in `kfac`.
       key: an int or a key, of the random slopes.
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
+      objective: the `value_fn` of the updates, as in `kfac`.
+      example: data of `objective`, as in `kfac`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -190,5 +206,7 @@ def scale_by_kfac(
         shared,
         key,
         max_factor_dim,
+        objective=objective,
+        example=example,
     )
     return build(options, learning_rate=1.0, has_aux=has_aux, sign=-1.0)

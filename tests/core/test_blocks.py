@@ -1,5 +1,6 @@
 """Which leaf has which block."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -49,10 +50,15 @@ def test_kinds_of_blocks():
     assert blocks["e"].swapped == (False, True)  # rows look up, columns enter the last product
     assert blocks["v"].alone == (3,)
     assert blocks["w"].bias == 0
-    assert {k: len(members) for k, members in groups(found.blocks).items()} == {4: 3, 7: 1, 3: 2}
+    assert {k: len(members) for k, members in groups(found.blocks).items()} == {
+        6: 1,
+        4: 1,
+        3: 2,
+        2: 2,
+    }
     assert _kinds(model, params, shared="sampled")[1]["e"] == "sampled"
     # never a factor of a side that is too long
-    assert 7 not in groups(_kinds(model, params, max_dim=5)[0].blocks)
+    assert 6 not in groups(_kinds(model, params, max_dim=5)[0].blocks)
 
 
 @pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
@@ -62,3 +68,26 @@ def test_a_bias_whose_weight_has_no_factors_of_inputs_has_a_block_of_its_own():
     found, kinds = _kinds(model, params)
     assert kinds == {"b": "diagonal", "w": "sampled"}
     assert "sums over axes (1, 2)" in found.blocks[1].why
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_layers_have_blocks_of_their_own_only_where_that_was_known():
+    params = {"b": jnp.ones((4, 3)), "s": jnp.ones((4,)), "w": jnp.ones((4, 3, 3))}
+
+    def model(p):
+        layer = lambda h, p: (p["s"] * (h @ p["w"] + p["b"]), None)
+        return jax.lax.scan(layer, X, p)[0]
+
+    found, kinds = _kinds(model, params)
+    assert kinds == {"b": "joined", "s": "diagonal", "w": "kronecker"}
+    assert [block.shape.layers for block in found.blocks] == [4, 4, 4]
+    assert [block.shape.leaf for block in found.blocks] == [(3,), (), (3, 3)]
+    found, kinds = _kinds(model, params, fixed=True)
+    assert kinds == {"b": "sampled", "s": "diagonal", "w": "sampled"}
+    for block in found.blocks:
+        assert block.why == "inside scan: pass objective= and example= for factors by layer"
+        assert block.shape == shape_of(params[block.path.strip("[]'")].shape, 100)
+    _, kinds = _kinds(lambda p: (model(p), p["w"][0] @ X.T), params)
+    assert kinds["w"] == "kronecker"  # what else happens is not counted
+    _, kinds = _kinds(lambda p: (model(p), jnp.einsum("lij,ki->klj", p["w"], X)), params)
+    assert kinds == {"b": "diagonal", "s": "diagonal", "w": "sampled"}  # products of either kind

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from hesskit.core.graph import trace
-from hesskit.core.view import of_leaf
+from hesskit.core.view import at_step, of_leaf
 
 LEAF = jnp.zeros((2, 3, 1, 4))
 
@@ -30,3 +30,12 @@ def test_axes_of_a_rearranged_leaf(move, axes):
 
 def test_a_leaf_begins_with_its_own_axes():
     assert of_leaf(3, (1, 5)).axes == ((), (1,))
+
+
+def test_a_slice_of_a_leaf_is_a_leaf_of_its_own():
+    seen = at_step(of_leaf(3, (5, 2, 1)), 5, sliced=True)
+    assert seen == (3, (2, 1), ((0,), ()), ((5, True),))
+    assert at_step(seen, 7, sliced=False) == (3, (2, 1), ((0,), ()), ((5, True), (7, False)))
+    repeated = of_leaf(3, (2,))._replace(axes=((), (0,)))
+    assert at_step(repeated, 7, sliced=True) == (3, (2,), ((0,),), ((7, False),))
+    assert at_step(of_leaf(0, (5, 2))._replace(axes=((1,), (0,))), 2, sliced=True) is None

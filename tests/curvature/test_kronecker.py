@@ -76,6 +76,49 @@ def test_corrected_eigenvalues_are_the_diagonal_of_the_curvature(float64, max_fa
         assert away[0] < away[1]
 
 
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_layers_of_a_scan_have_the_blocks_of_a_net_written_out(float64):
+    shapes = {"b": (2,), "m": (2, 2), "s": (2,), "w": (2, 2)}
+    layers = [{name: _normal(*shape) for name, shape in shapes.items()} for _ in range(2)]
+    x, last = _normal(1, 5, 2), _normal(2, 1)  # one output: a random sign has no say
+    stack = jax.tree.map(lambda *each: jnp.stack(each), *layers), last
+    layers = layers, last
+
+    @jax.checkpoint
+    def layer(h, p):
+        return p["s"] * jnp.tanh(h @ p["w"] + p["b"]) @ jnp.sin(p["m"]), None
+
+    def scanned(p, x):
+        return jnp.mean(jax.lax.scan(layer, x, p[0], reverse=True)[0] @ p[1], axis=1)
+
+    def written(p, x):
+        for own in reversed(p[0]):
+            x = layer(x, own)[0]
+        return jnp.mean(x @ p[1], axis=1)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def operator(model, params):
+        loss = hesskit.composite(hesskit.losses.squared_error(), model)
+        loss += hesskit.l2(0.1, mask=lambda path, leaf: "w" in path)
+        args = x, jnp.zeros((1, 1))
+        op = hesskit.kronecker_operator(
+            loss, params, args=args, max_factor_dim=2, eigenvalue_correction=True
+        )
+        return op.dense(), op.logdet(0.3), op.solve(params, 0.3) if model is scanned else None
+
+    (ours, logdet, solved), (wanted, *_) = operator(scanned, stack), operator(written, layers)
+    n = len(ours)
+    flat, unravel = jax.flatten_util.ravel_pytree(stack)
+    of_stack, of_last = unravel(jnp.arange(float(n)))
+    of_layers = [jax.tree.map(lambda a, i=i: a[i], of_stack) for i in range(2)]
+    order = jax.flatten_util.ravel_pytree((of_layers, of_last))[0].astype(int)
+    np.testing.assert_allclose(ours[jnp.ix_(order, order)], wanted, atol=1e-12)
+    shifted = ours + 0.3 * jnp.eye(n)
+    np.testing.assert_allclose(logdet, np.linalg.slogdet(shifted)[1], rtol=1e-12)
+    solved = jax.flatten_util.ravel_pytree(solved)[0]
+    np.testing.assert_allclose(solved, np.linalg.solve(shifted, flat), rtol=1e-9)
+
+
 def test_a_plain_function_has_no_factors():
     with pytest.raises(TypeError, match="kronecker_operator needs the residuals"):
         hesskit.kronecker_operator(lambda w: jnp.sum(w**2), jnp.ones(2))

@@ -1,5 +1,6 @@
 """The table of blocks, and its words."""
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -30,6 +31,37 @@ def test_every_leaf_has_a_line_that_says_why():
     }
     assert "70, 3x3" in str(table)
     assert str(table) in table._repr_html_().replace("&#x27;", "'")
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_layers_of_a_scan_are_told_from_leaves_that_its_steps_share():
+    def model(p):
+        def layer(h, own):
+            h = jnp.tanh(h @ own["w"] + own["b"] + X @ p["shared"])
+            return h, own["s"] + 0 * jnp.sum(p["shared"])
+
+        carry, more = jax.lax.scan(layer, jnp.zeros((5, 2)), p["stack"])
+        return carry, more, jax.lax.scan(lambda c, _: (c @ p["m"], None), p["c"], length=3)[0]
+
+    params = {
+        "c": jnp.ones((2, 2)),
+        "m": jnp.ones((2, 2)),
+        "shared": jnp.ones((3, 2)),
+        "stack": {"b": jnp.ones((4, 2)), "s": jnp.ones((4, 3)), "w": jnp.ones((4, 2, 2))},
+    }
+    loss = hesskit.composite(lambda out: sum(jnp.sum(o**2) for o in out), model)
+    rows = hesskit.kronecker_table(loss, params).rows
+    found = {row.path.strip("[]'"): (row.kind, row.factors, row.why) for row in rows}
+    hint = "; by layer, in kfac with objective= and example="
+    assert found == {
+        "c": ("sampled", ((2, 2), (2, 2)), "enters scan"),
+        "m": ("kronecker", ((2, 2), (2, 2)), "dense"),
+        "shared": ("kronecker", ((3, 3), (2, 2)), "dense; not counted: enters reduce_sum"),
+        "stack']['b": ("joined", (), "bias of ['stack']['w']"),
+        "stack']['s": ("diagonal", ((4, 3),), "bias" + hint),
+        "stack']['w": ("kronecker", ((4, 3, 3), (4, 2, 2)), "dense, with ['stack']['b']" + hint),
+    }
+    assert rows[-1].leaf == (4, 2, 2)
 
 
 def test_a_plain_function_has_no_table():

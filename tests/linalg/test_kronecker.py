@@ -10,6 +10,7 @@ import pytest
 from hesskit.core.blocks import plan
 from hesskit.linalg import kronecker
 from hesskit.linalg.dense import dense
+from hesskit.linalg.slots import empty_slots
 
 RNG = np.random.default_rng(0)
 X = jnp.ones((4, 3))
@@ -31,7 +32,7 @@ def test_products_and_inverses_are_those_of_the_dense_blocks(float64, max_dim):
     shapes = {"b": (2,), "s": (3,), "t": (2, 3), "w": (3, 2)}
     params = {name: jnp.ones(shape) for name, shape in shapes.items()}
     found = plan(_model, params, max_dim=max_dim, shared="sum")
-    slots = kronecker.empty(params, max_dim)
+    slots = empty_slots(params, kronecker.shapes(params, max_dim))
 
     def fill(side, n):
         return _psd(len(side), n) if side.ndim == 2 else jnp.pad(RNG.uniform(1, 2, n), (0, 1))
@@ -71,7 +72,7 @@ def test_on_a_cpu_no_batch_of_matrices_is_factored_at_once():
     """Two such calls of jaxlib at once on two cores wait for each other for ever."""
     params = {"u": jnp.ones((3, 3)), "v": jnp.ones((3, 5)), "w": jnp.ones((5, 3))}
     found = plan(lambda p: (X @ p["u"], X @ p["v"] @ p["w"]), params, max_dim=9, shared="sum")
-    slots = kronecker.empty(params, 9)
+    slots = empty_slots(params, kronecker.shapes(params, 9))
     invert = jax.jit(lambda s, d: kronecker.inverses(s, found.blocks, d))
     text = invert.lower(slots, jnp.asarray(0.1)).compile().as_text()
     calls = [line for line in text.splitlines() if "potrf" in line]

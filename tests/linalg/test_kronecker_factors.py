@@ -10,6 +10,7 @@ from hesskit.core import blocks, objective
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
 from hesskit.linalg.dense import dense
+from hesskit.linalg.slots import empty_slots
 
 RNG = np.random.default_rng(0)
 USER = pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
@@ -23,7 +24,7 @@ def estimated(loss, params, args, *, exact=True, sharing="expand", shared="sum",
     """The plan and the factors, from every column of outputs or one draw."""
     fn = objective.drop_aux(objective.bind(loss, args=args, caller="test"))
     plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=max_dim, shared=shared)
-    empty = factors.empty(params, max_dim)
+    empty = empty_slots(params, tuple(block.shape for block in plan.blocks))
 
     @jax.jit
     def of(seed):
@@ -96,7 +97,7 @@ def test_a_tied_embedding_has_the_trace_of_both_of_its_uses(float64):
     )
     plan, slots = estimated(loss, params, (ids, jnp.zeros((1, 4, 9))), max_dim=5)
     rows, columns, _ = slots[0]
-    assert (rows.shape, columns.shape) == ((10,), (4, 4))  # never 9 x 9
+    assert (rows.shape, columns.shape) == ((9,), (3, 3))  # never 9 x 9
     h = jnp.tanh(params["e"][ids[0]])
     last = 2 * 9 * jnp.sum(h * h)  # tr of sum x x' times the 9 outputs of curvature 2
     slope = 1 - h**2
@@ -132,6 +133,36 @@ def test_weight_sharing_is_exact_where_it_is_meant_to_be(float64, sharing):
     plan, slots = estimated(loss, params, args, exact=False, sharing=sharing)
     exact = hesskit.gauss_newton_operator(loss, params, args=args).dense()
     np.testing.assert_allclose(matrix(plan, slots, params), exact, rtol=1e-10, atol=1e-14)
+
+
+@USER
+@pytest.mark.parametrize("sharing", ["expand", "reduce"])
+def test_steps_of_a_recurrent_net_are_positions_of_one_weight(float64, sharing):
+    """With one output of each example a random sign has no say; slopes are of a loop in Python."""
+    params = {"b": _normal(3), "w": _normal(3, 3)}
+    x, last = _normal(4, 2, 3), _normal(3, 1)  # times, examples, entries
+
+    def model(p):
+        step = lambda h, x: (jnp.tanh(h @ p["w"] + p["b"] + x), None)
+        return jax.lax.scan(step, jnp.zeros((2, 3)), x)[0] @ last
+
+    def by_hand(taps):
+        h, inputs = jnp.zeros((2, 3)), []
+        for t in range(4):
+            inputs.append(jnp.concatenate([h, jnp.ones((2, 1))], axis=1))
+            h = jnp.tanh(h @ params["w"] + params["b"] + x[t] + taps[t])
+        return h @ last, jnp.stack(inputs)
+
+    _, pull, a = jax.vjp(by_hand, jnp.zeros((4, 2, 3)), has_aux=True)
+    (g,) = pull(jnp.full((2, 1), 2**0.5))  # F of a square
+    loss = hesskit.composite(hesskit.losses.squared_error(reduction="sum"), model)
+    targets = {"targets": jnp.zeros((2, 1))}
+    _, slots = estimated(loss, params, targets, exact=False, sharing=sharing)
+    a, g = (jnp.mean(a, axis=0)[None], jnp.sum(g, axis=0)[None]) if sharing == "reduce" else (a, g)
+    rows, columns, _ = slots[1]
+    examples = a.shape[0] * a.shape[1]
+    np.testing.assert_allclose(rows, jnp.einsum("tni,tnj->ij", a, a) / examples, rtol=1e-12)
+    np.testing.assert_allclose(columns, jnp.einsum("tni,tnj->ij", g, g), rtol=1e-12)
 
 
 def test_a_penalty_is_a_multiple_of_one_in_the_block_of_its_leaf(float64):
