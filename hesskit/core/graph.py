@@ -199,8 +199,9 @@ class _Writer:
         if equation.primitive.name != "scan":
             return None
         inner, counts = _inside(equation), loop.counts(equation)
+        carries = None in counts.entry
         entering = [
-            view.at_step(self.views[number], counts.length, sliced=sliced)
+            view.at_step(self.views[number], counts.length, sliced=sliced, carries=carries)
             if number in self.views and sliced is not None
             else None
             for number, sliced in zip(inputs, counts.entry, strict=True)

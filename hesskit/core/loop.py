@@ -4,6 +4,7 @@ What is constant, carried or sliced is told by shapes: the parameters of the equ
 them have other names in other versions of JAX.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -80,26 +81,32 @@ def by_layer(fn: Callable[[Array], Array], loops: Loops, last: int) -> Callable[
 
     Args:
       fn: `value -> (*positions, *entries)`.
-      loops: length of each loop, the outermost first, and whether its steps have layers of their
-        own; the other steps share their layer and are positions.
+      loops: those around.
       last: the number of axes of entries.
 
     Returns:
-      `values -> (layers, *positions, *entries)`, without the first axis where no loop has layers;
-      steps are positions behind the first, which is that of the examples.
+      `values -> (layers, *positions, *entries)`, without the first axis where no loop has layers.
+      The first axis of positions is that of examples: parts are more of these, steps are positions
+      behind.
     """
     k = len(loops)
-    own = [i for i, (_, sliced) in enumerate(loops) if sliced]
-    shared = [i for i, (_, sliced) in enumerate(loops) if not sliced]
+    layers, parts, steps = (
+        [i for i, (_, role) in enumerate(loops) if role == kind]
+        for kind in ("layers", "parts", "steps")
+    )
 
     def call(values: Array) -> Array:
         each = fn
         for _ in loops:
             each = jax.vmap(each)
         found = each(values)
-        if shared:
+        if parts or steps:
             one = found if found.ndim > k + last else jnp.expand_dims(found, k)
-            found = one.transpose(*own, k, *shared, *range(k + 1, one.ndim))
-        return found.reshape(-1, *found.shape[len(own) :]) if own else found
+            found = one.transpose(*layers, *parts, k, *steps, *range(k + 1, one.ndim))
+        front = (-1,) if layers else ()
+        shape = found.shape[len(layers) :]
+        if parts:
+            shape = (math.prod(shape[: len(parts) + 1]), *shape[len(parts) + 1 :])
+        return found.reshape(*front, *shape)
 
     return call

@@ -64,7 +64,7 @@ class Use(NamedTuple):
     @property
     def layers(self) -> int | None:
         """How many slices of the leaf there are; None where it is used whole."""
-        own = [length for length, sliced in self.loops if sliced]
+        own = [length for length, role in self.loops if role == "layers"]
         return math.prod(own) if own else None
 
 

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 SAME = {"convert_element_type", "copy", "reduce_precision", "sharding_constraint", "reshard"}
 
 
-Loops = tuple[tuple[int, bool], ...]
-"""Length, and whether each step has a slice, of loops, the outermost first."""
+Loops = tuple[tuple[int, str], ...]
+"""Length, and what steps are, of loops, the outermost first.
+
+"layers" have a slice of the leaf each; of those that share it "steps" hand something on, "parts"
+nothing."""
 
 
 class View(NamedTuple):
@@ -37,26 +40,28 @@ def whole(seen: View, shape: tuple[int, ...]) -> bool:
     return math.prod(shape) == math.prod(seen.shape)
 
 
-def at_step(seen: View, length: int, *, sliced: bool) -> View | None:
+def at_step(seen: View, length: int, *, sliced: bool, carries: bool) -> View | None:
     """The view in the body of a loop.
 
     Args:
       seen: the view outside.
       length: number of steps.
       sliced: whether a step has a slice of the first axis, not the whole value.
+      carries: whether steps hand something on.
 
     Returns:
       A `View`, or None where slices are not of the first axes of the leaf.
     """
     if not sliced or not seen.axes[0]:  # no axis of the leaf: each slice is the whole leaf
         axes = seen.axes[int(sliced) :]
-        return seen._replace(axes=axes, loops=(*seen.loops, (length, False)))
+        shared = (length, "steps" if carries else "parts")
+        return seen._replace(axes=axes, loops=(*seen.loops, shared))
     first, *rest = seen.axes
     k = len(first)
     if first != tuple(range(k)):
         return None
     axes = tuple(tuple(i - k for i in axes) for axes in rest)
-    return View(seen.leaf, seen.shape[k:], axes, (*seen.loops, (length, True)))
+    return View(seen.leaf, seen.shape[k:], axes, (*seen.loops, (length, "layers")))
 
 
 def moved(seen: View, equation: Any, shape: tuple[int, ...]) -> View | None:

@@ -67,9 +67,9 @@ def kfac(
       eigenvalue_correction: whether a block has the diagonal of the curvature in the eigenvectors
         of its factors (George et al. 2018), in place of the factors' own eigenvalues. Eigenvectors
         take some ten times as long as inverses.
-      sharing: of positions that share a weight, pixels or places in a sequence: "expand" takes
-        them for examples; "reduce" sums over them first, and takes the first axis for that of the
-        examples.
+      sharing: of positions that share a weight, pixels, places in a sequence or steps of a scan:
+        "expand" takes them for examples; "reduce" sums over them first, and takes the first axis
+        for that of the examples, and steps that hand nothing on for more of these.
       shared: of a leaf in several products, such as a tied embedding: "sum" of their factors, or
         "sampled", factors of its own slopes.
       key: an int or a key, of the random slopes.
@@ -78,7 +78,8 @@ def kfac(
         leaves of layers stacked for a `jax.lax.scan` have factors for each layer, where by their
         shape alone they have those of their own slopes; `hesskit.kronecker_table` says which.
       example: data of `objective`, a tuple or a dict as in `args=`, of arrays or
-        `jax.ShapeDtypeStruct`: only shapes are looked at.
+        `jax.ShapeDtypeStruct`: only shapes are looked at. Both are `static_args` of
+        `optax.inject_hyperparams`.
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:

@@ -15,12 +15,16 @@ def test_what_is_constant_carried_and_sliced():
     assert counts(equation) == (4, (False, None, True))
 
 
-def test_steps_of_one_layer_are_positions_behind_the_first():
-    values = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    each = lambda x: x
-    found = by_layer(each, ((2, False), (3, True)), 1)(jnp.asarray(values))
-    np.testing.assert_array_equal(found, values.transpose(1, 2, 0, 3))
-    both = by_layer(each, ((2, True), (3, True)), 1)(jnp.asarray(values))
-    np.testing.assert_array_equal(both, values.reshape(6, 4, 5))
-    places = by_layer(each, ((2, False), (3, True)), 2)(jnp.asarray(values))
-    np.testing.assert_array_equal(places, values.transpose(1, 0, 2, 3)[:, None])
+def test_steps_of_one_layer_are_positions_behind_the_first_and_parts_more_examples():
+    values = jnp.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+
+    def arranged(*roles, last=1):
+        loops = tuple(zip((2, 3), roles, strict=True))
+        return by_layer(lambda x: x, loops, last)(values)
+
+    equal = np.testing.assert_array_equal
+    equal(arranged("steps", "layers"), values.transpose(1, 2, 0, 3))
+    equal(arranged("layers", "layers"), values.reshape(6, 4, 5))
+    equal(arranged("parts", "layers"), values.transpose(1, 0, 2, 3).reshape(3, 8, 5))
+    equal(arranged("parts", "steps"), values.transpose(0, 2, 1, 3).reshape(8, 3, 5))
+    equal(arranged("steps", "layers", last=2), values.transpose(1, 0, 2, 3)[:, None])

@@ -103,3 +103,28 @@ def test_what_else_happens_to_a_leaf_is_named(model, why):
     found = uses(trace(model, _normal(3, 2)))
     assert {use.kind for use in found} <= {"other", "scale"}
     assert why in {use.why for use in found}
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+def test_uses_in_loops_know_them():
+    """A bias joins the product of its own loops alone."""
+
+    def model(p):
+        layer = lambda h, own: (h @ own["w"] + p["c"] + own["b"], own["v"][None])
+        more, returned = jax.lax.scan(layer, X[0], {name: p[name] for name in "bvw"})
+        parts = jax.lax.map(lambda x: x @ p["u"] + p["d"], X)
+        return more, returned, parts
+
+    shapes = {"b": (4, 3), "c": (3,), "d": (2,), "u": (3, 2), "v": (4, 2), "w": (4, 3, 3)}
+    params = {name: _normal(*shape) for name, shape in shapes.items()}
+    found = uses(trace(model, params))
+    told = {(sorted(params)[use.leaf], use.kind, use.loops[0], use.layers) for use in found}
+    assert told == {
+        ("b", "bias", (4, "layers"), 4),
+        ("c", "bias", (4, "steps"), None),
+        ("u", "dense", (2, "parts"), None),
+        ("v", "other", (4, "layers"), 4),
+        ("w", "dense", (4, "layers"), 4),
+    }
+    assert [use.why for use in found if use.kind == "other"] == ["is returned by scan"]
+    assert [use.bias.leaf for use in found if use.bias is not None] == [2]  # d

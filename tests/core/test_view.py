@@ -33,9 +33,12 @@ def test_a_leaf_begins_with_its_own_axes():
 
 
 def test_a_slice_of_a_leaf_is_a_leaf_of_its_own():
-    seen = at_step(of_leaf(3, (5, 2, 1)), 5, sliced=True)
-    assert seen == (3, (2, 1), ((0,), ()), ((5, True),))
-    assert at_step(seen, 7, sliced=False) == (3, (2, 1), ((0,), ()), ((5, True), (7, False)))
+    seen = at_step(of_leaf(3, (5, 2, 1)), 5, sliced=True, carries=True)
+    assert seen == (3, (2, 1), ((0,), ()), ((5, "layers"),))
+    again = at_step(seen, 7, sliced=False, carries=False)
+    assert again == seen._replace(loops=((5, "layers"), (7, "parts")))
     repeated = of_leaf(3, (2,))._replace(axes=((), (0,)))
-    assert at_step(repeated, 7, sliced=True) == (3, (2,), ((0,),), ((7, False),))
-    assert at_step(of_leaf(0, (5, 2))._replace(axes=((1,), (0,))), 2, sliced=True) is None
+    found = at_step(repeated, 7, sliced=True, carries=True)
+    assert found == (3, (2,), ((0,),), ((7, "steps"),))
+    across = of_leaf(0, (5, 2))._replace(axes=((1,), (0,)))
+    assert at_step(across, 2, sliced=True, carries=True) is None

@@ -119,6 +119,16 @@ def test_layers_of_a_scan_have_the_blocks_of_a_net_written_out(float64):
     np.testing.assert_allclose(solved, np.linalg.solve(shifted, flat), rtol=1e-9)
 
 
+def test_parts_of_a_batch_are_examples(float64):
+    """The factors of micro-batches, which a scan goes through, are those of the whole batch."""
+    loss = hesskit.composite(
+        hesskit.losses.squared_error(), lambda p, x: jnp.mean(jnp.tanh(x @ p), axis=1)
+    )
+    params, args = _normal(3, 1), (_normal(6, 2, 3), _normal(6, 1))
+    make = lambda fn: hesskit.kronecker_operator(fn, params, args=args, sharing="reduce").dense()
+    np.testing.assert_allclose(make(hesskit.microbatched(loss, 2)), make(loss), rtol=1e-12)
+
+
 def test_a_plain_function_has_no_factors():
     with pytest.raises(TypeError, match="kronecker_operator needs the residuals"):
         hesskit.kronecker_operator(lambda w: jnp.sum(w**2), jnp.ones(2))
