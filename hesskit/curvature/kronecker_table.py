@@ -101,7 +101,9 @@ def kronecker_table(
 ) -> KroneckerTable:
     r"""Which block of the curvature stands for which leaf in `hesskit.kfac`, and why.
 
-    Nothing is computed: the model is traced at the shapes of params and data.
+    Nothing is computed: the model is traced at the shapes of params and data. Layers stacked for a
+    `jax.lax.scan` have factors with their number in front; `kfac` has those if it is given
+    `objective=` and `example=`.
 
     Args:
       value_fn: `hesskit.composite(...)`, `hesskit.least_squares_loss(...)` or a sum of such with

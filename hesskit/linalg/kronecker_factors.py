@@ -6,10 +6,11 @@ slopes of the outputs' curvature H = F F' itself, those of F u for u random of v
     G  ~  R (x) C,    R = sum_t x_t x_t' / N,    C = sum_t E[g_t g_t']      (1)
 
 with 1 as an entry more of x_t where a bias is added; or exactly, from one column of F u at a time
-(linalg/kronecker_reading.py). Positions are those of examples, or of
-examples and of what shares the weight: pixels, places in a sequence ("expand"); or x_t is their
-mean and g_t their sum first ("reduce"). It is exact for one example at one position. A leaf in
-several products has the sum, drawn together by traces; one in none has factors of its own slopes,
+(linalg/kronecker_reading.py). Positions are those of examples, or of examples and of what shares
+the weight: pixels, places in a sequence, steps of a `scan` ("expand"); or x_t is their mean and g_t
+their sum first ("reduce"). It is exact for one example at one position. Layers stacked for a `scan`
+have a block each. A leaf in several products has the sum, drawn together by traces; one in none has
+factors of its own slopes,
 
     G  ~  E[V V'] (x) E[V'V] / E[tr V'V],    V the slope by the leaf        (2)
 
