@@ -7,6 +7,7 @@ by waiting.
 """
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -103,6 +104,12 @@ def report(name: str, question: str, rows: list[dict[str, Any]], targets: list[T
         "targets": [{**target._asdict(), "met": target.met} for target in targets],
     }
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def hold_one_core() -> None:
+    """Before jax counts the cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def cpu() -> str:

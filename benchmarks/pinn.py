@@ -15,7 +15,6 @@ and leaves the others there as they are; --plot draws pinn.png beside it.
 
 import argparse
 import json
-import os
 import statistics
 import time
 from typing import Any, NamedTuple
@@ -28,7 +27,7 @@ import numpy as np
 import hesskit
 from benchmarks._pinn_methods import METHODS, Method
 from benchmarks._pinn_problems import PROBLEMS, Problem
-from benchmarks._timing import RESULTS, Target, cpu, table
+from benchmarks._timing import RESULTS, Target, cpu, hold_one_core, table
 
 TURN = 0.5
 OURS = ("levenberg_marquardt", "natural_gradient")
@@ -189,12 +188,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--plot", action="store_true")
     return parser.parse_args(argv)
-
-
-def hold_one_core() -> None:
-    """Before jax counts the cores."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -25,6 +25,7 @@ NAMES = (
     "vmc",
     "pinn",
     "autoencoder",
+    "deep_nets",
     "dispatch",
     "dense_limit",
     "convergence",
