@@ -121,12 +121,12 @@ class Trainer:
         """Validation losses, at the start and after every so many steps."""
         first, keys = jax.random.split(jax.random.key(seed))
         carry, numbers = self.begin(first), self._numbers(rate, damping)
-        found = [self.held_out(carry[0])]
+        found = [float(self.held_out(carry[0]))]
         for count, key in enumerate(jax.random.split(keys, self.steps), 1):
             carry = self.step(carry, key, *numbers)
             if count % self.every == 0:
-                found.append(self.held_out(carry[0]))
-        return [float(value) for value in found]
+                found.append(float(self.held_out(carry[0])))
+        return found
 
     @property
     def every(self) -> int:
