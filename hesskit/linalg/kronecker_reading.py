@@ -55,6 +55,20 @@ class Reading(NamedTuple):
     num_columns: int
 
 
+class Known(NamedTuple):
+    """Value and gradient at a point; all else is read when it is asked for.
+
+    Attributes:
+      value: ().
+      grad: like params.
+      read: `seed -> Reading`, in a loop that runs only where it is needed.
+    """
+
+    value: Array
+    grad: Params
+    read: Callable[[Array], Reading]
+
+
 def _marked(plan: Plan) -> tuple[tuple[int, ...], dict[int, Loops]]:
     """Numbers of values to keep, and of those whose slopes are wanted, with the loops around."""
     uses = [use for block in plan.blocks for use in block.uses]
@@ -103,6 +117,28 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
             map(_width, jax.tree.leaves(jax.eval_shape(outer.whiten, outputs, outputs)))
         ),
     )
+
+
+def told(fn: Structured, params: Params, plan: Plan, value: Array, grad: Params) -> Known:
+    """What the caller says of value and gradient, and a linearization for factors alone.
+
+    Args:
+      fn: the objective.
+      params: the point.
+      plan: where leaves enter.
+      value: of the objective, ().
+      grad: like params.
+
+    Returns:
+      A `Known`.
+    """
+
+    def late(seed: Array) -> Reading:
+        # The seed of a loop's own keeps XLA from moving the linearization out of it.
+        point, _ = jax.lax.optimization_barrier((params, seed))
+        return read(fn, point, plan)
+
+    return Known(value, grad, late)
 
 
 def _width(u: Any) -> int:

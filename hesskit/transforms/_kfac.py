@@ -19,11 +19,12 @@ from hesskit.core import acceptance, blocks, errors, method, objective, tree
 from hesskit.core.method import State
 from hesskit.core.penalty import l2
 from hesskit.core.status import Status
+from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params
 from hesskit.curvature.other_data import Apart, takes_curvature_args
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_reading
-from hesskit.linalg.kronecker_reading import Reading
+from hesskit.linalg.kronecker_reading import Known, Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _kfac_layout, _optax
 from hesskit.transforms._kfac_renewal import PERIOD, Options, check, empty, renewed
@@ -75,7 +76,7 @@ def _judged_step(at: Reading, d: Params, before: Params, damping: Array) -> Foun
 
 
 def _scaled_step(
-    options: Options, at: Reading, d: Params, before: Params, rate: Any, sign: float
+    options: Options, grad: Params, d: Params, before: Params, rate: Any, sign: float
 ) -> Found:
     """The multiple of the direction with heavy-ball momentum, of bounded length in the metric G."""
     dtype = tree.result_dtype(d)
@@ -83,7 +84,7 @@ def _scaled_step(
     rate = jnp.asarray(rate, dtype)
     length = jnp.ones_like(rate)
     if options.norm_constraint is not None:
-        size = rate * rate * jnp.abs(tree.vdot(d, at.grad)).astype(dtype)
+        size = rate * rate * jnp.abs(tree.vdot(d, grad)).astype(dtype)
         most = jnp.asarray(options.norm_constraint, dtype)
         length = jnp.minimum(jnp.sqrt(most / jnp.where(size > 0, size, most)), 1)
     last = tree.axpy(momentum, before, tree.scale(length, d))
@@ -104,16 +105,19 @@ def _begin(options: Options, point: Params, params: Params) -> State:
     return _optax.hide(method.first_state(point, memory, info), params)
 
 
-def _read(options: Options, fn: Any, point: Params, means: Params) -> tuple[blocks.Plan, Reading]:
-    """The blocks of a model, and its value, gradient and curvature."""
-    of = fn.other if isinstance(fn, Apart) else fn
-    plan = _kfac_layout.plan(options, of, point)
-    _kfac_layout.check_fit(options, plan, point, means)
-    at = kronecker_reading.read(of, point, plan)
-    if of is fn:
-        return plan, at
-    value, grad = jax.value_and_grad(fn)(point)
-    return plan, at._replace(value=value, grad=grad)
+def _known(
+    call: Call, of: Structured, plan: blocks.Plan, accepting: bool
+) -> tuple[Known, Reading | None]:
+    """Value and gradient: the caller's, if both are given, real, and nothing is judged by them."""
+    value, grad = call.value, call.grad
+    real = not objective.is_complex(call.params)
+    if not accepting and real and value is not None and grad is not None:
+        return kronecker_reading.told(of, call.point, plan, value, grad), None
+    at = kronecker_reading.read(of, call.point, plan)
+    if of is not call.fn:
+        value, grad = jax.value_and_grad(call.fn)(call.point)
+        at = at._replace(value=value, grad=grad)
+    return Known(at.value, at.grad, lambda _: at), at
 
 
 def _decayed(update: Any, strength: Any) -> Any:
@@ -162,7 +166,10 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
 
     def advance(state: State, call: Call) -> tuple[Params, State]:
         old = _optax.show(state, call.params, call.point)
-        plan, at = _read(options, call.fn, call.point, old.model.means)
+        of = call.fn.other if isinstance(call.fn, Apart) else call.fn
+        plan = _kfac_layout.plan(options, of, call.point)
+        _kfac_layout.check_fit(options, plan, call.point, old.model.means)
+        at, whole = _known(call, of, plan, accepting)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
         inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
@@ -170,19 +177,21 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
             d = tree.negative(kronecker_basis.solve(inverses, plan.blocks, rhs, damping))
         else:
             d = tree.negative(factors.apply(inverses, plan.blocks, rhs))
-        if accepting:
-            found = _judged_step(at, d, memory.step, damping)
+        if whole is not None and accepting:
+            found = _judged_step(whole, d, memory.step, damping)
         else:
             rate = learning_rate(old.count) if callable(learning_rate) else learning_rate
-            found = _scaled_step(options, at, d, memory.step, rate, sign)
+            found = _scaled_step(options, at.grad, d, memory.step, rate, sign)
         zero = tree.zeros_like(call.point)
         step = tree.cast_like(found.step, zero)
         sound = tree.all_finite((at.value, at.grad, step))
         found = found._replace(step=tree.where(sound, step, zero))
         trial = call.fn(tree.add(call.point, found.step)) if accepting else None
         new = _told(old, call, at, found, trial, sound, damping, due)
-        grads = 1 + memory.num - old.model.num
-        new = new._replace(info=new.info._replace(num_grads=grads))
+        taken = memory.num - old.model.num
+        grads = taken if whole is None else 1 + taken
+        values = taken if whole is None else new.info.num_values
+        new = new._replace(info=new.info._replace(num_grads=grads, num_values=values))
         kept = new.info.accepted
         # Where nothing is left to gain a rejection says nothing of the damping.
         refused = ~kept & (new.info.status == Status.RUNNING)
@@ -212,7 +221,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
 def _told(
     old: State,
     call: Call,
-    at: Reading,
+    at: Known,
     found: Found,
     trial: Array | None,
     sound: Array,

@@ -24,7 +24,7 @@ from hesskit.core.method import State
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
-from hesskit.linalg.kronecker_reading import Passed, Reading
+from hesskit.linalg.kronecker_reading import Known, Passed
 from hesskit.linalg.slots import Slots, empty_slots
 
 PERIOD = 5
@@ -112,7 +112,7 @@ def empty(options: Options, point: Params, layout: tuple[blocks.Shape, ...]) -> 
 
 
 def renewed(
-    options: Options, state: State, at: Reading, plan: blocks.Plan, accepting: bool
+    options: Options, state: State, at: Known, plan: blocks.Plan, accepting: bool
 ) -> tuple[Memory, Array, Array]:
     """Factors and inverses in the memory, lambda, and whether they are new."""
     memory: Memory = state.model
@@ -127,17 +127,17 @@ def renewed(
     least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
     weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
 
-    def estimate(of_pass: Callable[[Passed], Any]) -> Any:
-        return kronecker_reading.estimate(at, seed, options.estimator, of_pass)
+    def estimate(seed: Array, of_pass: Callable[[Passed], Any]) -> Any:
+        return kronecker_reading.estimate(at.read(seed), seed, options.estimator, of_pass)
 
-    def mean() -> Slots:
+    def mean(seed: Array) -> Slots:
         new = estimate(
-            lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing)
+            seed, lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing)
         )
         mixed = factors.mixed(old, new, weight)
         return tree.where(tree.all_finite(mixed), mixed, old)
 
-    means = tree.while_once(fresh, mean, old)
+    means = tree.while_once(fresh, mean, old, seed)
     slots = factors.normal(means, plan.blocks)
     curvature = factors.trace(slots, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
@@ -146,14 +146,16 @@ def renewed(
         new = factors.inverses(slots, plan.blocks, damping)
         return tree.where(tree.all_finite(new), new, held)
 
-    def turn() -> Slots:
+    def turn(seed: Array) -> Slots:
         basis = kronecker_basis.turned(slots, plan.blocks)
-        new = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
+        new = estimate(
+            seed, lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing)
+        )
         new = kronecker_basis.corrected(held, basis, new, weight)
         return tree.where(tree.all_finite(new), new, held)
 
     if options.eigenvalue_correction:
-        inverses = tree.while_once(fresh, turn, held)
+        inverses = tree.while_once(fresh, turn, held, seed)
     else:
         inverses = tree.while_once(due, invert, held)
     made = memory._replace(

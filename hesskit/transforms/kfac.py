@@ -93,8 +93,9 @@ def kfac(
 
     For mini-batches: yes, with a learning rate; large ones without.
 
-    Cost of an update in gradients: 1 and two pushes forward and a value, about 2.2 in all; a
-    renewal 1.5 and the inverses. Memory: 2 (a^2 + b^2) for an (a, b) leaf.
+    Cost of an update in gradients: 1 and two pushes forward and a value, about 2.2 in all; with a
+    learning rate 1, and none beside the caller's where `value` and `grad` are given; a renewal 1.5
+    and the inverses. Memory: 2 (a^2 + b^2) for an (a, b) leaf.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit
