@@ -24,6 +24,7 @@ class Problem(NamedTuple):
       batch: `(key, size) -> (x, t)`, drawn from the training part.
       size: of a mini-batch.
       held_out: (x, t), for the validation loss.
+      tries: starts from which a choice of rate and damping is judged.
     """
 
     start: Callable[[jax.Array], Any]
@@ -31,6 +32,7 @@ class Problem(NamedTuple):
     batch: Callable[[jax.Array, int], tuple[jax.Array, jax.Array]]
     size: int
     held_out: tuple[jax.Array, jax.Array]
+    tries: int
 
     @property
     def loss(self) -> Any:
@@ -71,7 +73,7 @@ def convolutional() -> Problem:
         rows = jax.random.randint(key, (batch,), 0, len(train.t))
         return train.x[rows], train.t[rows]
 
-    return Problem(start, model, drawn, 64, (test.x, test.t))
+    return Problem(start, model, drawn, 64, (test.x, test.t), tries=4)
 
 
 def text() -> tuple[jax.Array, int]:
@@ -148,7 +150,7 @@ def transformer() -> Problem:
         taken = numbers[first + jnp.arange(LENGTH + 1)]
         return taken[:, :-1], taken[:, 1:]
 
-    return Problem(start, _transform, drawn, 32, (part[:, :-1], part[:, 1:]))
+    return Problem(start, _transform, drawn, 32, (part[:, :-1], part[:, 1:]), tries=1)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {

@@ -37,23 +37,27 @@ class Target(NamedTuple):
 
 
 def interleaved(
-    candidates: dict[str, Callable[[], Any]], *, rounds: int = 9, least: float = 0.01
+    candidates: dict[str, Callable[[], Any]],
+    *,
+    rounds: int = 9,
+    least: float = 0.01,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of a call of each candidate, one entry a round; a call is repeated up to `least`."""
     repeats = {}
     for name, call in candidates.items():
         jax.block_until_ready(call())  # compiles
-        begin = time.perf_counter()
+        begin = clock()
         jax.block_until_ready(call())
-        repeats[name] = max(1, round(least / max(time.perf_counter() - begin, 1e-7)))
+        repeats[name] = max(1, round(least / max(clock() - begin, 1e-7)))
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(repeats[name]):
                 answer = call()
             jax.block_until_ready(answer)
-            seconds[name].append((time.perf_counter() - begin) / repeats[name])
+            seconds[name].append((clock() - begin) / repeats[name])
     return seconds
 
 

@@ -170,3 +170,22 @@ def test_what_means_nothing_without_a_rate_is_refused():
     opt = hesskit.kfac(weight_decay=0.1)
     with pytest.raises(ValueError, match="updates must have the structure of params"):
         opt.update({"a": X}, opt.init(X), X, value_fn=LOSS)
+
+
+@USER
+def test_half_precision_in_a_checkpointed_model_has_factors_in_single():
+    half = jnp.bfloat16
+
+    def mixed(p, x):
+        p = jax.tree.map(lambda a: a.astype(half), p)
+        block = jax.checkpoint(lambda p, x: jnp.tanh(x @ p["w"] + p["b"]))
+        h = jnp.tanh(block(p, x.astype(half)) @ p["v"] + p["c"])
+        return (h @ p["u"]).astype(jnp.float32)
+
+    loss = hesskit.composite(hesskit.losses.squared_error(), mixed)
+    table = hesskit.kronecker_table(loss, start(), args=(X, T))
+    assert [row.kind for row in table.rows] == ["joined", "joined", *3 * ["kronecker"]]
+    opt = hesskit.kfac(0.1, momentum=0.9, damping=1e-2, norm_constraint=1e-2)
+    values, _, state = run(opt, 40, loss=loss)
+    assert values[-1] < 0.2 * values[0]
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.model.means)} == {jnp.dtype("float32")}
