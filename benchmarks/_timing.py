@@ -95,8 +95,9 @@ def _cell(item: Any) -> str:
 
 
 def report(name: str, question: str, rows: list[dict[str, Any]], targets: list[Target]) -> None:
-    """Prints the table and the targets, and writes results/<name>.json."""
-    print(question, table(rows), *(target.line() for target in targets), sep="\n")
+    """Prints the table without curves, and the targets, and writes results/<name>.json."""
+    shown = [{k: v for k, v in row.items() if not isinstance(v, list)} for row in rows]
+    print(question, table(shown), *(target.line() for target in targets), sep="\n")
     RESULTS.mkdir(exist_ok=True)
     content = {
         "question": question,
