@@ -24,7 +24,7 @@ from hesskit.core.method import State
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
-from hesskit.linalg.kronecker_reading import Known, Passed
+from hesskit.linalg.kronecker_reading import Known, Passed, Reading
 from hesskit.linalg.slots import Slots, empty_slots
 
 PERIOD = 5
@@ -124,20 +124,14 @@ def renewed(
 
     fresh = due & ~memory.stale
     seed = memory.seed + memory.num.astype(jnp.uint32)
-    least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
-    weight = jnp.maximum(1 / (memory.num + 1).astype(jnp.float32), least)
 
-    def estimate(seed: Array, of_pass: Callable[[Passed], Any]) -> Any:
-        return kronecker_reading.estimate(at.read(seed), seed, options.estimator, of_pass)
+    def estimate(seed: Array) -> tuple[Slots, Slots]:
+        return _estimated(options, plan, at.read(seed), seed, memory.num, (old, held))
 
-    def mean(seed: Array) -> Slots:
-        new = estimate(
-            seed, lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing)
-        )
-        mixed = factors.mixed(old, new, weight)
-        return tree.where(tree.all_finite(mixed), mixed, old)
-
-    means = tree.while_once(fresh, mean, old, seed)
+    if options.eigenvalue_correction:
+        means, held = tree.while_once(fresh, estimate, (old, held), seed)
+    else:
+        means = tree.while_once(fresh, lambda seed: estimate(seed)[0], old, seed)
     slots = factors.normal(means, plan.blocks)
     curvature = factors.trace(slots, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
@@ -146,24 +140,40 @@ def renewed(
         new = factors.inverses(slots, plan.blocks, damping)
         return tree.where(tree.all_finite(new), new, held)
 
-    def turn(seed: Array) -> Slots:
-        basis = kronecker_basis.turned(slots, plan.blocks)
-        new = estimate(
-            seed, lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing)
-        )
-        new = kronecker_basis.corrected(held, basis, new, weight)
-        return tree.where(tree.all_finite(new), new, held)
-
-    if options.eigenvalue_correction:
-        inverses = tree.while_once(fresh, turn, held, seed)
-    else:
-        inverses = tree.while_once(due, invert, held)
+    inverses = held if options.eigenvalue_correction else tree.while_once(due, invert, held)
     made = memory._replace(
         means=jax.tree.unflatten(structure, means),
         inverses=jax.tree.unflatten(structure, inverses),
         num=memory.num + fresh.astype(jnp.int32),
     )
     return made, damping, due
+
+
+def _estimated(
+    options: Options,
+    plan: blocks.Plan,
+    at: Reading,
+    seed: Array,
+    num: Array,
+    before: tuple[Slots, Slots],
+) -> tuple[Slots, Slots]:
+    """The means of factors, and the eigenvectors where these are asked for, with new passes."""
+    old, held = before
+    least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
+    weight = jnp.maximum(1 / (num + 1).astype(jnp.float32), least)
+
+    def estimate(of_pass: Callable[[Passed], Any]) -> Any:
+        return kronecker_reading.estimate(at, seed, options.estimator, of_pass)
+
+    new = estimate(lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing))
+    mixed = factors.mixed(old, new, weight)
+    means = tree.where(tree.all_finite(mixed), mixed, old)
+    if not options.eigenvalue_correction:
+        return means, held
+    basis = kronecker_basis.turned(factors.normal(means, plan.blocks), plan.blocks)
+    fresh = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
+    turned = kronecker_basis.corrected(held, basis, fresh, weight)
+    return means, tree.where(tree.all_finite(turned), turned, held)
 
 
 def _damping(
