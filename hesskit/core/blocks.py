@@ -162,8 +162,8 @@ def plan(
       max_dim: length up to which a factor is a matrix.
       shared: of a leaf that enters several products: "sum" or "sampled".
       joined: whether a bias is part of the block of its weight.
-      fixed: whether the layout is that of the shapes of leaves: no block for each layer, and a row
-        more in every factor.
+      fixed: whether the layout is that of the shapes of leaves: no block for each layer, a cut by
+        shape alone, and a row more in every factor.
 
     Returns:
       A `Plan`.
@@ -181,10 +181,23 @@ def plan(
             layer, layers = stack
             shape = shape_of(layer, max_dim)._replace(layers=layers)
         mine = [_fitting(use, shape, fixed) for use in mine]
+        shape = shape if fixed else _cut(shape, mine, max_dim)
         block = _block(shape, mine, shared)
         blocks.append(block._replace(path=jax.tree_util.keystr(path), alone=alone))
     made = _joined(blocks, joined, fixed)
     return Plan(graph, made if fixed else tuple(map(_fitted, made)))
+
+
+def _cut(shape: Shape, found: list[Use], max_dim: int) -> Shape:
+    """The matrix cut where all products with the leaf have it, if they agree."""
+    products = [use for use in found if use.kind in MATRIX]
+    if shape.split is None or not products:
+        return shape
+    for split in (shape.split, *range(1, len(shape.leaf))):
+        cut = shape._replace(split=split)
+        if all(_side(cut, use) is not None for use in products):
+            return cut._replace(dense=(cut.rows <= max_dim, cut.columns <= max_dim))
+    return shape
 
 
 def _stack(found: list[Use]) -> tuple[tuple[int, ...], int] | None:

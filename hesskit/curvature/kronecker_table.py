@@ -68,8 +68,8 @@ def _cells(row: KroneckerRow) -> tuple[str, ...]:
     return row.path or "params", _text(row.leaf), row.kind, factors, row.why
 
 
-BY_LAYER = "; by layer, in kfac with objective= and example="
-"""Of a leaf of layers, which kfac cannot tell from a kernel by its shape."""
+KNOWN = "in kfac with objective= and example="
+"""Of a leaf of layers, or one cut elsewhere, which kfac cannot tell by its shape."""
 
 
 def _row(
@@ -87,7 +87,9 @@ def _row(
     if block.kind == "kronecker" and block.bias is not None:
         why += f", with {found[block.bias].path}"
     if front and block.kind != "joined":
-        why += BY_LAYER
+        why += f"; by layer, {KNOWN}"
+    elif block.has_factors and shape.split != blocks.shape_of(leaf, 1).split:
+        why += f"; {KNOWN}"
     return KroneckerRow(block.path, leaf, block.kind, factors, why)
 
 
@@ -102,8 +104,8 @@ def kronecker_table(
     r"""Which block of the curvature stands for which leaf in `hesskit.kfac`, and why.
 
     Nothing is computed: the model is traced at the shapes of params and data. Layers stacked for a
-    `jax.lax.scan` have factors with their number in front; `kfac` has those if it is given
-    `objective=` and `example=`.
+    `jax.lax.scan` have factors with their number in front. `kfac` has these, and those of some
+    kernels of few channels, if it is given `objective=` and `example=`.
 
     Args:
       value_fn: `hesskit.composite(...)`, `hesskit.least_squares_loss(...)` or a sum of such with

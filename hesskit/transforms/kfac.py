@@ -76,7 +76,8 @@ def kfac(
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
       objective: the `value_fn` of the updates to come, for params as `init` gets them. With it,
         leaves of layers stacked for a `jax.lax.scan` have factors for each layer, where by their
-        shape alone they have those of their own slopes; `hesskit.kronecker_table` says which.
+        shape alone they have those of their own slopes, as some kernels of few channels have too;
+        `hesskit.kronecker_table` says which.
       example: data of `objective`, a tuple or a dict as in `args=`, of arrays or
         `jax.ShapeDtypeStruct`: only shapes are looked at. Both are `static_args` of
         `optax.inject_hyperparams`.

@@ -91,3 +91,15 @@ def test_layers_have_blocks_of_their_own_only_where_that_was_known():
     assert kinds["w"] == "kronecker"  # what else happens is not counted
     _, kinds = _kinds(lambda p: (model(p), jnp.einsum("lij,ki->klj", p["w"], X)), params)
     assert kinds == {"b": "diagonal", "s": "diagonal", "w": "sampled"}  # products of either kind
+
+
+def test_a_kernel_of_few_channels_is_cut_where_the_model_has_it():
+    numbers = ("NHWC", "HWIO", "NHWC")
+    conv = lambda w: jax.lax.conv_general_dilated(
+        jnp.ones((2, 5, 5, 2)), w, (1, 1), "SAME", dimension_numbers=numbers
+    )
+    kernel = {"w": jnp.ones((9, 3, 2, 2))}
+    found, kinds = _kinds(lambda p: conv(p["w"]), kernel)
+    assert kinds == {"w": "kronecker"}
+    assert found.blocks[0].lengths == (54, 2)
+    assert _kinds(lambda p: conv(p["w"]), kernel, fixed=True)[1] == {"w": "sampled"}

@@ -41,10 +41,12 @@ def test_layers_of_a_scan_are_told_from_leaves_that_its_steps_share():
             return h, own["s"] + 0 * jnp.sum(p["shared"])
 
         carry, more = jax.lax.scan(layer, jnp.zeros((5, 2)), p["stack"])
-        return carry, more, jax.lax.scan(lambda c, _: (c @ p["m"], None), p["c"], length=3)[0]
+        last = jax.lax.scan(lambda c, _: (c @ p["m"], None), p["c"], length=3)[0]
+        return carry, more, last, jnp.einsum("nabc,abcd->nd", jnp.ones((1, 3, 3, 2)), p["k"])
 
     params = {
         "c": jnp.ones((2, 2)),
+        "k": jnp.ones((3, 3, 2, 2)),
         "m": jnp.ones((2, 2)),
         "shared": jnp.ones((3, 2)),
         "stack": {"b": jnp.ones((4, 2)), "s": jnp.ones((4, 3)), "w": jnp.ones((4, 2, 2))},
@@ -52,9 +54,11 @@ def test_layers_of_a_scan_are_told_from_leaves_that_its_steps_share():
     loss = hesskit.composite(lambda out: sum(jnp.sum(o**2) for o in out), model)
     rows = hesskit.kronecker_table(loss, params).rows
     found = {row.path.strip("[]'"): (row.kind, row.factors, row.why) for row in rows}
-    hint = "; by layer, in kfac with objective= and example="
+    known = "in kfac with objective= and example="
+    hint = "; by layer, " + known
     assert found == {
         "c": ("sampled", ((2, 2), (2, 2)), "enters scan"),
+        "k": ("kronecker", ((18, 18), (2, 2)), "dense; " + known),
         "m": ("kronecker", ((2, 2), (2, 2)), "dense"),
         "shared": ("kronecker", ((3, 3), (2, 2)), "dense; not counted: enters reduce_sum"),
         "stack']['b": ("joined", (), "bias of ['stack']['w']"),
