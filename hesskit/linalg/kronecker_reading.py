@@ -5,8 +5,8 @@ the values that products with leaves give. Or it carries one column of u, the sa
 row of outputs: the sum over columns has the mean over signs, and no variance where an output
 depends on no row but its own.
 
-Source: Martens & Grosse (2015), section 5; Botev, Ritter & Barber (2017), "Practical Gauss-Newton
-optimisation for deep learning", section 3 (from every column).
+Source: Martens & Grosse (2015), section 5; Botev, Ritter & Barber (2017), ICML, section 3 (from
+every column).
 """
 
 from collections.abc import Callable

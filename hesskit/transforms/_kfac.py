@@ -27,7 +27,7 @@ from hesskit.linalg import kronecker_basis, kronecker_reading
 from hesskit.linalg.kronecker_reading import Known, Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _kfac_layout, _optax
-from hesskit.transforms._kfac_renewal import PERIOD, Options, check, empty, renewed
+from hesskit.transforms._kfac_renewal import PERIOD, Memory, Options, check, empty, renewed
 from hesskit.transforms._optax import Call, Transformation
 
 RETREAT = 4.0
@@ -153,6 +153,16 @@ def _decayed(update: Any, strength: Any) -> Any:
     return call
 
 
+def _solved(
+    options: Options, plan: blocks.Plan, memory: Memory, rhs: Params, damping: Array
+) -> Params:
+    """M^{-1} times the right-hand side."""
+    inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
+    if options.eigenvalue_correction:
+        return kronecker_basis.solve(inverses, plan.blocks, rhs, damping)
+    return factors.apply(inverses, plan.blocks, rhs)
+
+
 def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -> Transformation:
     """The transformation of these arguments; see `kfac`."""
     errors.check_number(learning_rate, name="learning_rate", schedule=True)
@@ -172,11 +182,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         at, whole = _known(call, of, plan, accepting)
         memory, damping, due = renewed(options, old, at, plan, accepting)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
-        inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
-        if options.eigenvalue_correction:
-            d = tree.negative(kronecker_basis.solve(inverses, plan.blocks, rhs, damping))
-        else:
-            d = tree.negative(factors.apply(inverses, plan.blocks, rhs))
+        d = tree.negative(_solved(options, plan, memory, rhs, damping))
         if whole is not None and accepting:
             found = _judged_step(whole, d, memory.step, damping)
         else:
