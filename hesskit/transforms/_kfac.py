@@ -194,10 +194,7 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         found = found._replace(step=tree.where(sound, step, zero))
         trial = call.fn(tree.add(call.point, found.step)) if accepting else None
         new = _told(old, call, at, found, trial, sound, damping, due)
-        taken = memory.num - old.model.num
-        grads = taken if whole is None else 1 + taken
-        values = taken if whole is None else new.info.num_values
-        new = new._replace(info=new.info._replace(num_grads=grads, num_values=values))
+        new = _counted(new, memory.num - old.model.num, told=whole is None)
         kept = new.info.accepted
         # Where nothing is left to gain a rejection says nothing of the damping.
         refused = ~kept & (new.info.status == Status.RUNNING)
@@ -222,6 +219,13 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
     return Transformation(
         init, update, method=None, name=options.name, has_aux=has_aux, judges=accepting
     )
+
+
+def _counted(state: State, taken: Array, *, told: bool) -> State:
+    """The state with the evaluations of this update, `taken` of them for factors."""
+    values = taken if told else state.info.num_values
+    grads = taken if told else 1 + taken
+    return state._replace(info=state.info._replace(num_values=values, num_grads=grads))
 
 
 def _told(
