@@ -98,6 +98,9 @@ def batches(opt: Any, x: jax.Array, steps: int = 50) -> Runner:
 def runners(x: jax.Array) -> dict[str, Runner]:
     found = {
         "hesskit.kfac": whole(hesskit.kfac(), x),
+        "hesskit.kfac, eigenvalues corrected": whole(
+            hesskit.kfac(eigenvalue_correction=True, period=10), x
+        ),
         "hesskit.hessian_free": whole(hesskit.hessian_free(), x, steps=2),
         "hesskit.hessian_free, curvature of 150": whole(hesskit.hessian_free(), x, part=150),
         "hesskit.lbfgs": whole(hesskit.lbfgs(), x),

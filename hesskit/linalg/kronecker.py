@@ -101,7 +101,13 @@ def _inverse(matrix: Array) -> Array:
     return jnp.matmul(jnp.swapaxes(half, -1, -2), half, precision=jax.lax.Precision.HIGHEST)
 
 
-def one_by_one(fn: Callable[[Array], Any], matrices: Array, after: Array) -> Any:
+PLACES = ("replicated", "distributed")
+"""Where matrices are factored: all of them on every device, or a part on each."""
+
+
+def one_by_one(
+    fn: Callable[[Array], Any], matrices: Array, after: Array, place: str = "replicated"
+) -> Any:
     """`fn` of each matrix, (k, n, n), not begun before `after`, (), is known.
 
     jaxlib 0.10.2 runs a batch of LAPACK calls on the workers of a pool and waits in one of them:
@@ -112,23 +118,48 @@ def one_by_one(fn: Callable[[Array], Any], matrices: Array, after: Array) -> Any
       fn: (..., n, n) -> a pytree.
       matrices: (k, n, n).
       after: a number of what was found before.
+      place: "replicated", or "distributed" over the devices of the mesh, if there is one.
 
     Returns:
-      Their values, with a leading axis k.
+      Their values, with a leading axis k, on every device.
     """
     matrices = matrices + 0 * after.astype(matrices.dtype)
+    mesh = jax.typeof(matrices).sharding.mesh
+    mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh
+    if place == "distributed" and not mesh.empty and mesh.size > 1:
+        return _distributed(fn, matrices, mesh)
     return jax.lax.platform_dependent(
         matrices, cpu=lambda stack: jax.lax.map(fn, stack), default=fn
     )
 
 
-def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
+def _distributed(fn: Callable[[Array], Any], matrices: Array, mesh: Any) -> Any:
+    """`fn` of each matrix, in equal parts on the devices; one gathering of all."""
+    k, n, _ = matrices.shape
+    part = -(-k // mesh.size)
+    more = jnp.broadcast_to(jnp.eye(n, dtype=matrices.dtype), (part * mesh.size - k, n, n))
+    axes = mesh.axis_names
+
+    def mine(matrices: Array) -> Any:
+        first = jax.lax.axis_index(axes) * part
+        some = jax.lax.dynamic_slice_in_dim(matrices, first, part)
+        found = one_by_one(fn, some, jnp.zeros(()))
+        return jax.tree.map(lambda a: jax.lax.all_gather(a, axes, tiled=True), found)
+
+    whole = jax.shard_map(mine, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(), check_vma=False)
+    return jax.tree.map(lambda a: a[:k], whole(jnp.concatenate([matrices, more])))
+
+
+def inverses(
+    slots: Slots, blocks: tuple[Block, ...], damping: Array, *, place: str = "replicated"
+) -> Slots:
     """The inverses of (1), in slots of the same shapes.
 
     Args:
       slots: the factors.
       blocks: what they are of.
       damping: lambda, ().
+      place: where they are found, of `PLACES`.
 
     Returns:
       Slots.
@@ -153,7 +184,7 @@ def inverses(slots: Slots, blocks: tuple[Block, ...], damping: Array) -> Slots:
             by_layer(blocks[i], _damped, slots[i][side][..., :n, :n], shares[i][side])
             for i, side in members
         ]
-        found = one_by_one(_inverse, together(parts), last)
+        found = one_by_one(_inverse, together(parts), last, place)
         last = found[-1, 0, 0]
         for (i, side), inverse in zip(members, apart(found, parts), strict=True):
             made[i][side] = padded(inverse, slots[i][side].shape)

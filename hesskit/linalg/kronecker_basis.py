@@ -60,12 +60,13 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
     return jnp.maximum(values, 0), vectors
 
 
-def turned(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
+def turned(slots: Slots, blocks: tuple[Block, ...], *, place: str = "replicated") -> Slots:
     """The eigenvectors of factors, and S = a b' and the multiple of 1.
 
     Args:
       slots: the factors, not their means (`kronecker.normal`).
       blocks: what they are of.
+      place: where eigenvectors are found, of `kronecker.PLACES`.
 
     Returns:
       Slots like those of `empty`.
@@ -74,7 +75,7 @@ def turned(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
     last = jnp.zeros(())
     for n, members in groups(blocks).items():
         parts = [slots[i][side][..., :n, :n] for i, side in members]
-        values, vectors = one_by_one(_eigh, together(parts), last)
+        values, vectors = one_by_one(_eigh, together(parts), last, place)
         last = values[-1, 0]
         pairs = zip(apart(values, parts), apart(vectors, parts), strict=True)
         found |= dict(zip(members, pairs, strict=True))

@@ -63,6 +63,7 @@ class Options(NamedTuple):
     sharing: str
     shared: str
     key: Any
+    inverses: str
     max_factor_dim: Any  # None means blocks.MAX_DIM
     weight_decay: Any = None
     objective: Any = None
@@ -91,6 +92,7 @@ def check(options: Options, *, accepting: bool) -> None:
     errors.check_choice(corrected, (False, True), name="eigenvalue_correction")
     errors.check_choice(options.sharing, kronecker_factors.SHARING, name="sharing")
     errors.check_choice(options.shared, blocks.SHARED, name="shared")
+    errors.check_choice(options.inverses, factors.PLACES, name="inverses")
     errors.check_count(options.max_factor_dim, name="max_factor_dim")
     errors.check_number(options.weight_decay, name="weight_decay")
     as_key(options.key)
@@ -116,7 +118,7 @@ def renewed(
 ) -> tuple[Memory, Array, Array]:
     """Factors and inverses in the memory, lambda, and whether they are new."""
     memory: Memory = state.model
-    early = memory.num < options.period
+    early = memory.num < jnp.minimum(options.period, PERIOD)
     due = early | (state.count % options.period == 0) | memory.stale
     due &= tree.all_finite((at.value, at.grad))
     structure = jax.tree.structure(state.grad)
@@ -137,7 +139,7 @@ def renewed(
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
 
     def invert() -> Slots:
-        new = factors.inverses(slots, plan.blocks, damping)
+        new = factors.inverses(slots, plan.blocks, damping, place=options.inverses)
         return tree.where(tree.all_finite(new), new, held)
 
     inverses = held if options.eigenvalue_correction else tree.while_once(due, invert, held)
@@ -170,7 +172,9 @@ def _estimated(
     means = tree.where(tree.all_finite(mixed), mixed, old)
     if not options.eigenvalue_correction:
         return means, held
-    basis = kronecker_basis.turned(factors.normal(means, plan.blocks), plan.blocks)
+    basis = kronecker_basis.turned(
+        factors.normal(means, plan.blocks), plan.blocks, place=options.inverses
+    )
     fresh = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
     turned = kronecker_basis.corrected(held, basis, fresh, weight)
     return means, tree.where(tree.all_finite(turned), turned, held)

@@ -35,6 +35,7 @@ def kfac(
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
+    inverses: str = "replicated",
     max_factor_dim: Any = None,
     objective: Any = None,
     example: Any = None,
@@ -73,6 +74,9 @@ def kfac(
       shared: of a leaf in several products, such as a tied embedding: "sum" of their factors, or
         "sampled", factors of its own slopes.
       key: an int or a key, of the random slopes.
+      inverses: of factors, and eigenvectors: "replicated", found on every device; or
+        "distributed", a part on each device of the mesh (that of params, or of `jax.set_mesh`), and
+        gathered.
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
       objective: the `value_fn` of the updates to come, for params as `init` gets them. With it,
         leaves of layers stacked for a `jax.lax.scan` have factors for each layer, where by their
@@ -133,6 +137,7 @@ def kfac(
         sharing,
         shared,
         key,
+        inverses,
         max_factor_dim,
         weight_decay,
         objective,
@@ -154,6 +159,7 @@ def scale_by_kfac(
     sharing: str = "expand",
     shared: str = "sum",
     key: Any = 0,
+    inverses: str = "replicated",
     max_factor_dim: Any = None,
     objective: Any = None,
     example: Any = None,
@@ -174,6 +180,9 @@ def scale_by_kfac(
       sharing: "expand" or "reduce", as in `kfac`.
       shared: "sum" or "sampled", as in `kfac`.
       key: an int or a key, of the random slopes.
+      inverses: of factors, and eigenvectors: "replicated", found on every device; or
+        "distributed", a part on each device of the mesh (that of params, or of `jax.set_mesh`), and
+        gathered.
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
       objective: the `value_fn` of the updates, as in `kfac`.
       example: data of `objective`, as in `kfac`.
@@ -208,6 +217,7 @@ def scale_by_kfac(
         sharing,
         shared,
         key,
+        inverses,
         max_factor_dim,
         objective=objective,
         example=example,

@@ -78,3 +78,32 @@ def test_on_a_cpu_no_batch_of_matrices_is_factored_at_once():
     calls = [line for line in text.splitlines() if "potrf" in line]
     assert len(calls) == 2  # one of each length
     assert not any(re.search(r"f32\[\d+,\d+,\d+\]", line.split("custom-call")[0]) for line in calls)
+
+
+@pytest.mark.skipif(jax.device_count() < 3, reason="needs three devices")
+@pytest.mark.standard_promotion("data of the model are of float32")
+@pytest.mark.parametrize("explicit", [True, False])
+def test_inverses_spread_over_devices_are_those_of_one(explicit, float64):
+    params = {"u": jnp.ones((3, 3)), "v": jnp.ones((3, 5)), "w": jnp.ones((5, 3))}
+    found = plan(lambda p: (X @ p["u"], X @ p["v"] @ p["w"]), params, max_dim=9, shared="sum")
+    slots = tuple(
+        (*(_psd(len(side), n) for side, n in zip(slot[:2], block.lengths, strict=True)), slot[2])
+        for slot, block in zip(
+            empty_slots(params, kronecker.shapes(params, 9)), found.blocks, strict=True
+        )
+    )
+    one = kronecker.inverses(slots, found.blocks, jnp.asarray(0.1))
+    kind = jax.sharding.AxisType.Explicit if explicit else jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((3,), ("data",), axis_types=(kind,), devices=jax.devices()[:3])
+    with jax.set_mesh(mesh):
+        spread = jax.jit(
+            lambda s: kronecker.inverses(s, found.blocks, jnp.asarray(0.1), place="distributed")
+        )
+        placed = jax.device_put(slots, jax.NamedSharding(mesh, jax.P()))
+        text = spread.lower(placed).compile().as_text()
+        many = spread(placed)
+    assert text.count("all-gather(") + text.count("all-gather-start(") == 2  # one of each length
+    assert "all-reduce" not in text
+    for a, b in zip(*map(jax.tree.leaves, (many, one)), strict=True):
+        assert a.sharding.is_fully_replicated
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)

@@ -189,3 +189,25 @@ def test_half_precision_in_a_checkpointed_model_has_factors_in_single():
     values, _, state = run(opt, 40, loss=loss)
     assert values[-1] < 0.2 * values[0]
     assert {leaf.dtype for leaf in jax.tree.leaves(state.model.means)} == {jnp.dtype("float32")}
+
+
+@USER
+@pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
+def test_data_on_four_devices_give_the_same_steps_by_one_sum_of_factors():
+    """Factors are summed in one go, and the inverses of each length gathered."""
+    _, alone, _ = run(hesskit.kfac(), 6)
+    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        everywhere, spread = (jax.NamedSharding(mesh, jax.P(*spec)) for spec in ((), ("data",)))
+        params = jax.device_put(start(), everywhere)
+        args = jax.device_put((X, T), spread)
+        opt = hesskit.kfac(inverses="distributed")
+        whole = jax.jit(lambda p, a: steps(opt, 6, p, LOSS, a)[0][0])
+        compiled = whole.lower(params, args).compile()
+        found = compiled(params, args)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+    text = compiled.as_text()
+    sums = [line for line in text.splitlines() if " all-reduce(" in line]
+    assert sum("f32[8,8]" in line for line in sums) == 1  # with those of all other lengths
+    assert text.count(" all-gather(") == len({3, 4, 6, 8, 9})
