@@ -18,7 +18,8 @@ from hesskit.core import loop, view
 from hesskit.core.types import Params
 from hesskit.core.view import View
 
-OPEN = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2"}
+REMAT = {"checkpoint", "remat", "remat2"}
+OPEN = {"jit", "pjit", "closed_call", "core_call"} | REMAT
 """Calls without a rule of their own."""
 RULED = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 """Calls that opening would rob of their rule."""
@@ -26,11 +27,15 @@ PRODUCTS = {"dot_general", "conv_general_dilated", "gather"}
 
 
 class Body(NamedTuple):
-    """What a loop does at each step, with numbers of its own."""
+    """What a loop does at each step, with numbers of its own.
+
+    `remat` says that values inside a step are to be found again rather than kept.
+    """
 
     nodes: tuple["Node", ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    remat: bool = False
 
 
 class Node(NamedTuple):
@@ -128,6 +133,15 @@ def _inside(equation: Any) -> Any:
     return None
 
 
+def _remats(jaxpr: Any) -> bool:
+    """Whether a call that is written out asks for values to be found again."""
+    return any(
+        equation.primitive.name in REMAT
+        or (equation.primitive.name in OPEN and _remats(_inside(equation).jaxpr))
+        for equation in jaxpr.eqns
+    )
+
+
 class _Writer:
     """Writes jaxprs out, one value after another."""
 
@@ -213,7 +227,7 @@ class _Writer:
         outside, self.nodes = self.nodes, []
         outputs = self.write(inner, numbers)
         nodes, self.nodes = self.nodes, outside
-        return Body(_needed(nodes, outputs), numbers, outputs)
+        return Body(_needed(nodes, outputs), numbers, outputs, _remats(inner.jaxpr))
 
     def _see(self, equation: Any, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> None:
         """Notes whether the output is a leaf rearranged."""

@@ -86,8 +86,8 @@ def by_layer(fn: Callable[[Array], Array], loops: Loops, last: int) -> Callable[
 
     Returns:
       `values -> (layers, *positions, *entries)`, without the first axis where no loop has layers.
-      The first axis of positions is that of examples: parts are more of these, steps are positions
-      behind.
+      The first axis of positions is that of examples, which may lie on devices: parts are more of
+      these, behind; steps are positions behind.
     """
     k = len(loops)
     layers, parts, steps = (
@@ -102,7 +102,7 @@ def by_layer(fn: Callable[[Array], Array], loops: Loops, last: int) -> Callable[
         found = each(values)
         if parts or steps:
             one = found if found.ndim > k + last else jnp.expand_dims(found, k)
-            found = one.transpose(*layers, *parts, k, *steps, *range(k + 1, one.ndim))
+            found = one.transpose(*layers, k, *parts, *steps, *range(k + 1, one.ndim))
         front = (-1,) if layers else ()
         shape = found.shape[len(layers) :]
         if parts:

@@ -84,4 +84,5 @@ def _steps(
         _walk(body.nodes, here, taps, wanted)
         return [here[i] for i in body.outputs], {i: here[i] for i in wanted}
 
-    return loop.scan(node.equation, step, given, mine)
+    again = jax.checkpoint(step, prevent_cse=False) if body.remat else step
+    return loop.scan(node.equation, again, given, mine)

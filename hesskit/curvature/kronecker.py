@@ -134,7 +134,7 @@ def kronecker_operator(
       estimator: "sampled", or "exact", as in `hesskit.kfac`; one sample is then enough.
       eigenvalue_correction: whether the eigenvalues of a block are the diagonal of the curvature
         in its eigenvectors, in place of products of those of the factors: of all such matrices the
-        nearest to the Gauss-Newton block.
+        nearest to the Gauss-Newton block, if the estimate is exact and no example has two places.
       sharing: "expand" or "reduce", as in `hesskit.kfac`.
       shared: "sum" or "sampled", as in `hesskit.kfac`.
       key: an int or a key, of the random vectors.

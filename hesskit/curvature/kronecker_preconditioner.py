@@ -24,8 +24,9 @@ from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading, whitened
+from hesskit.linalg.kronecker_basis import Turned
 from hesskit.linalg.operator import Preconditioner
-from hesskit.linalg.slots import empty_slots
+from hesskit.linalg.slots import empty_slots, from_trees, in_trees
 
 DECAY = 0.7
 """Of the running means, by point: as in kfac."""
@@ -36,7 +37,7 @@ LEAST = 1e-3
 class KroneckerState(NamedTuple):
     """The state of the preconditioner."""
 
-    means: Params  # factors in the place of each leaf
+    means: Params  # factors, as three trees like params
     basis: Params  # their eigenvectors
     curvature: Array  # (), the mean curvature of M
     num: Array  # (), int32, points that the means hold
@@ -65,8 +66,8 @@ def _init(params: Params, *, options: _Options, key: Any) -> KroneckerState:
     structure = jax.tree.structure(params)
     slots = empty_slots(params, factors.shapes(params, options.max_factor_dim))
     return KroneckerState(
-        jax.tree.unflatten(structure, slots),
-        jax.tree.unflatten(structure, kronecker_basis.empty(slots)),
+        in_trees(slots, structure),
+        in_trees(kronecker_basis.empty(slots), structure),
         jnp.zeros((), tree.result_dtype(params)),
         jnp.zeros((), jnp.int32),
         jax.random.bits(as_key(key), (), jnp.uint32),
@@ -85,7 +86,7 @@ def _update(
         lambda p: fn.inner(p)[0], params, max_dim=most, shared=shared, joined=False, fixed=True
     )
     structure = jax.tree.structure(params)
-    old = tuple(structure.flatten_up_to(state.means))
+    old = from_trees(state.means, structure)
     seed = state.seed + state.num.astype(jnp.uint32)
     new = kronecker_reading.estimate(
         kronecker_reading.read(fn, params, plan),
@@ -100,8 +101,8 @@ def _update(
     basis = kronecker_basis.turned(factors.normal(means, found), found)
     total = kronecker_basis.trace(basis, found, state.curvature.dtype)
     made = KroneckerState(
-        jax.tree.unflatten(structure, means),
-        jax.tree.unflatten(structure, basis),
+        in_trees(means, structure),
+        in_trees(basis, structure),
         total / max(tree.size(params), 1),
         num,
         state.seed,
@@ -110,11 +111,13 @@ def _update(
 
 
 def _apply(state: KroneckerState, vector: Params, damping: Array, *, max_dim: int) -> Params:
-    basis = tuple(jax.tree.structure(vector).flatten_up_to(state.basis))
+    held = from_trees(state.basis, jax.tree.structure(vector))
+    basis = tuple(Turned(*slot) if isinstance(slot, tuple) else slot for slot in held)
     known = jnp.where(state.curvature > 0, state.curvature, 1)
     least = LEAST * known
     shift = jnp.maximum(damping.astype(least.dtype), least)
-    return kronecker_basis.solve(basis, _blocks(vector, max_dim), vector, shift)
+    solved = kronecker_basis.solve(basis, _blocks(vector, max_dim), vector, shift)
+    return tree.where(state.num > 0, solved, vector)
 
 
 @functools.cache

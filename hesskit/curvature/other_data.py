@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hesskit.core import objective, signature
+from hesskit.core import errors, objective, signature
 from hesskit.core.structured import Structured
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Params
@@ -62,6 +62,12 @@ def takes_curvature_args(update: Callable[..., Any]) -> Callable[..., Any]:
         if value_fn is None:
             return update(*given, **extra)
         if curvature_args is not None:
+            if not isinstance(curvature_args, (tuple, list, dict)):
+                raise TypeError(
+                    "curvature_args must be a tuple, positional after params, or a dict, by name; "
+                    f"got {type(curvature_args).__name__}"
+                )
+            errors.check_data(curvature_args, name="curvature_args")
             value_fn = _WithCurvature(value_fn, curvature_args)
         return update(*given, value_fn=value_fn, **extra)
 

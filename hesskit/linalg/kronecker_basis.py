@@ -83,6 +83,8 @@ def turned(slots: Slots, blocks: tuple[Block, ...], *, place: str = "replicated"
     for i, (slot, block) in enumerate(zip(slots, blocks, strict=True)):
         if block.has_factors:
             made[i] = by_layer(block, _turned, slot, found.get((i, 0)), found.get((i, 1)))
+        elif isinstance(slot, tuple):  # of a bias with a matrix of its own, joined to another
+            (made[i],) = empty((slot,))
     return tuple(made)
 
 
@@ -110,7 +112,7 @@ def corrected(old: Slots, new: Slots, fresh: Slots, weight: Array) -> Slots:
     """
 
     def one(was: Any, now: Any, s: Any) -> Any:
-        if not isinstance(now, Turned):
+        if not isinstance(now, Turned) or isinstance(s, Turned):  # nothing is fresh of joined ones
             return now
         moved = (jax.vmap(_moved) if now.values.ndim == 3 else _moved)(was, now)
         return now._replace(values=moved + weight.astype(moved.dtype) * (s - moved))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from hesskit.core import replay, tree
+from hesskit.core.batched import Batched
 from hesskit.core.blocks import Plan
 from hesskit.core.structured import Outer, Structured
 from hesskit.core.types import Array, Params
@@ -99,11 +100,11 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
     ahead, back = lambda v: push((taps, v)), lambda u: pull(u)[1]
     if plan.graph.robbed:
         outputs, ahead, back, _ = whitened.linearized(fn.inner, params)
-    outer = fn.outer
+    outer, parts = fn.outer, int(isinstance(fn, Batched))
     value, slopes = jax.value_and_grad(outer.value)(outputs)
 
     def sampled(seed: Array, column: Array | None = None) -> Passed:
-        tangent = _random(outer, outputs, seed, column)
+        tangent = _random(outer, outputs, seed, column, parts)
         by_value, by_leaf = pull(tangent)
         return Passed(values, by_value, jax.tree.leaves(by_leaf), jax.tree.leaves(tangent))
 
@@ -114,7 +115,8 @@ def read(fn: Structured, params: Params, plan: Plan) -> Reading:
         bend=lambda v, w: tree.vdot(v, outer.hessian_product(outputs, w)),
         sampled=sampled,
         num_columns=sum(
-            map(_width, jax.tree.leaves(jax.eval_shape(outer.whiten, outputs, outputs)))
+            _width(u, parts)
+            for u in jax.tree.leaves(jax.eval_shape(outer.whiten, outputs, outputs))
         ),
     )
 
@@ -141,9 +143,9 @@ def told(fn: Structured, params: Params, plan: Plan, value: Array, grad: Params)
     return Known(value, grad, late)
 
 
-def _width(u: Any) -> int:
-    """Entries of u along its last axis, where the others number examples."""
-    return u.shape[-1] if u.ndim > 1 else 1
+def _width(u: Any, parts: int) -> int:
+    """Entries of u along its last axis, where the others number parts of a batch and examples."""
+    return u.shape[-1] if u.ndim > 1 + parts else 1
 
 
 def _zeros(like: Any, loops: Loops) -> Array:
@@ -156,16 +158,17 @@ def _zeros(like: Any, loops: Loops) -> Array:
     return jax.sharding.reshard(zeros, jax.sharding.NamedSharding(sharding.mesh, spec))
 
 
-def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None) -> Any:
+def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None, parts: int) -> Any:
     """F u, for u of random signs, or for its part in one column."""
     image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
     leaves, structure = jax.tree.flatten(tree.pseudo_random_like(image, seed))
     signs = [jnp.where(u < 0, -1, 1).astype(u.dtype) for u in leaves]
     if column is not None:
-        first, widths = 0, [_width(u) for u in signs]
+        first, widths = 0, [_width(u, parts) for u in signs]
         for i, (u, width) in enumerate(zip(signs, widths, strict=True)):
             chosen = first + jnp.arange(width, dtype=column.dtype) == column
-            chosen = chosen[0] if u.ndim < 2 else chosen.reshape((1,) * (u.ndim - 1) + (width,))
+            last = u.ndim > 1 + parts
+            chosen = chosen.reshape((1,) * (u.ndim - 1) + (width,)) if last else chosen[0]
             signs[i] = jnp.where(chosen, u * sum(widths) ** 0.5, 0)
             first += width
     return back(jax.tree.unflatten(structure, signs))[0]

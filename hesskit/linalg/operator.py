@@ -165,7 +165,7 @@ class Operator:
           ValueError: it matches no leaf; the message lists the paths.
         """
         chosen = select.select(selector, self.like, name="block")
-        return dataclasses.replace(self, terms=tuple(_of_block(t, chosen) for t in self.terms))
+        return Operator(tuple(_of_block(t, chosen) for t in self.terms), self.damping)
 
     def dense(self, *, chunk_size: int | None = None) -> Array:
         """The matrix.

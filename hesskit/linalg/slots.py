@@ -36,6 +36,35 @@ def empty_slots(params: Params, layout: tuple[Shape, ...]) -> Slots:
     return tuple(found)
 
 
+def in_trees(slots: Slots, structure: Any) -> tuple[Params, Params, Params]:
+    """Slots for a state, in trees like params: optax, flax and orbax know what to do with these.
+
+    Args:
+      slots: by leaf.
+      structure: of params.
+
+    Returns:
+      R, or the array of a leaf without factors; C; and the multiple of 1, or zeros of shape ().
+    """
+    parts = [slot if isinstance(slot, tuple) else (slot, *_nothing(slot)) for slot in slots]
+    first, second, third = zip(*parts, strict=True) if parts else ((), (), ())
+    return (
+        jax.tree.unflatten(structure, first),
+        jax.tree.unflatten(structure, second),
+        jax.tree.unflatten(structure, third),
+    )
+
+
+def _nothing(slot: Array) -> tuple[Array, Array]:
+    return jnp.zeros((), slot.dtype), jnp.zeros((), slot.dtype)
+
+
+def from_trees(held: tuple[Params, Params, Params], structure: Any) -> Slots:
+    """The slots that `in_trees` wrote."""
+    parts = zip(*(structure.flatten_up_to(each) for each in held), strict=True)
+    return tuple(part if part[1].ndim else part[0] for part in parts)
+
+
 def by_layer(block: Block, fn: Callable[..., Any], *given: Any) -> Any:
     """`fn(block, *given)`, of each layer of `given` where the block has layers."""
     if block.shape.layers is None:

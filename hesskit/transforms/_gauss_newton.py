@@ -98,8 +98,16 @@ def _check(options: Options) -> None:
     check_preconditioner(options.preconditioner)
 
 
+def _by_cg(options: Options) -> bool:
+    """Whether conjugate gradients are asked for, by name or by what only they have a use for."""
+    asked = options.linear_solver
+    return asked == "cg" or (asked == "auto" and options.preconditioner is not None)
+
+
 def _choose(options: Options, params: Params, num_rows: int | None) -> Solver:
     """The linear algebra for these shapes."""
+    if _by_cg(options):
+        return Solver.CG
     if options.linear_solver != "auto":
         return Solver[options.linear_solver.upper()]
     n = tree.size(params)
@@ -173,7 +181,7 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
             _evaluate_bent if options.geodesic else whitened.evaluate, caller=options.name
         ),
         evaluate_many=None
-        if options.geodesic or options.linear_solver == "cg"
+        if options.geodesic or _by_cg(options)
         else functools.partial(whitened.evaluate_rows, caller=options.name),
         leaves_saddles=False,
         noise=_noise,
@@ -184,7 +192,7 @@ def rule(options: Options, *, bounds: Any = None, num_rows: int | None = None) -
 
 def _check_together(options: Options) -> None:
     """Raises ValueError for options that exclude one another."""
-    by_cg = options.linear_solver == "cg"
+    by_cg = _by_cg(options)
     if options.bounds is not None and by_cg:
         raise ValueError('linear_solver="cg" does not take bounds; use "dense"')
     if options.geodesic and by_cg:

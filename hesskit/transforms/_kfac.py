@@ -27,7 +27,15 @@ from hesskit.linalg import kronecker_basis, kronecker_reading
 from hesskit.linalg.kronecker_reading import Known, Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _kfac_layout, _optax
-from hesskit.transforms._kfac_renewal import PERIOD, Memory, Options, check, empty, renewed
+from hesskit.transforms._kfac_renewal import (
+    PERIOD,
+    Memory,
+    Options,
+    check,
+    empty,
+    inverses_of,
+    renewed,
+)
 from hesskit.transforms._optax import Call, Transformation
 
 RETREAT = 4.0
@@ -45,7 +53,7 @@ class KFACInfo(NamedTuple):
     num_values: Array  # (), int32, evaluations of this update
     num_grads: Array  # (), int32
     num_products: Array  # (), int32: each half a product, a push forward
-    value_mismatch: Array  # (), |value given - value found|
+    value_mismatch: Array  # (), |value given - value found|; 0 where the given one is taken
     damping: Array  # (), lambda of this update
     length: Array  # (), a of (1)
     momentum: Array  # (), b of (1)
@@ -157,7 +165,7 @@ def _solved(
     options: Options, plan: blocks.Plan, memory: Memory, rhs: Params, damping: Array
 ) -> Params:
     """M^{-1} times the right-hand side."""
-    inverses = tuple(jax.tree.structure(rhs).flatten_up_to(memory.inverses))
+    inverses = inverses_of(options, memory, jax.tree.structure(rhs))
     if options.eigenvalue_correction:
         return kronecker_basis.solve(inverses, plan.blocks, rhs, damping)
     return factors.apply(inverses, plan.blocks, rhs)

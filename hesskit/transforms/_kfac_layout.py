@@ -18,7 +18,7 @@ from hesskit.core.structured import Structured
 from hesskit.core.types import Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import whitened
-from hesskit.linalg.slots import empty_slots
+from hesskit.linalg.slots import empty_slots, from_trees
 from hesskit.transforms._kfac_renewal import Options
 
 
@@ -92,7 +92,8 @@ def layout(options: Options, point: Params, params: Params) -> tuple[Shape, ...]
     Returns:
       A `Shape` for each leaf of `point`.
     """
-    if options.objective is None:
+    # optax.tree.map_params asks for the state of a tree without leaves.
+    if options.objective is None or not jax.tree.leaves(params):
         return factors.shapes(point, options.max_factor_dim)
     value_fn = options.objective
     if options.weight_decay is not None:
@@ -120,14 +121,14 @@ def check_fit(options: Options, found: blocks.Plan, point: Params, slots: Any) -
       options: those of the factory.
       found: the objective's.
       point: real params.
-      slots: of the state, in the place of each leaf.
+      slots: of the state.
 
     Raises:
       ValueError: with the path of the first such leaf.
     """
     shapes = tuple(block.shape for block in found.blocks)
+    held = from_trees(slots, jax.tree.structure(point))
     wanted = jax.eval_shape(lambda p: empty_slots(p, shapes), point)
-    held = jax.tree.structure(point).flatten_up_to(slots)
     for block, here, there in zip(found.blocks, wanted, held, strict=True):
         told = [
             ", ".join("x".join(map(str, a.shape)) or "()" for a in jax.tree.leaves(slot))

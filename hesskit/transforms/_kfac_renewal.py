@@ -24,8 +24,9 @@ from hesskit.core.method import State
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
+from hesskit.linalg.kronecker_basis import Turned
 from hesskit.linalg.kronecker_reading import Known, Passed, Reading
-from hesskit.linalg.slots import Slots, empty_slots
+from hesskit.linalg.slots import Slots, empty_slots, from_trees, in_trees
 
 PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
@@ -40,7 +41,7 @@ TURN = 0.8
 class Memory(NamedTuple):
     """What passes from update to update."""
 
-    means: Params  # factors in the place of each leaf
+    means: Params  # factors, as three trees like params
     inverses: Params  # of factors, or their eigenvectors and the means of S
     num: Array  # (), int32, samples in the means
     step: Params  # s_0
@@ -103,14 +104,22 @@ def empty(options: Options, point: Params, layout: tuple[blocks.Shape, ...]) -> 
     structure, slots = jax.tree.structure(point), empty_slots(point, layout)
     empty = kronecker_basis.empty if options.eigenvalue_correction else tree.zeros_like
     return Memory(
-        means=jax.tree.unflatten(structure, slots),
-        inverses=jax.tree.unflatten(structure, empty(slots)),
+        means=in_trees(slots, structure),
+        inverses=in_trees(empty(slots), structure),
         num=jnp.zeros((), jnp.int32),
         step=tree.zeros_like(point),
         good=jnp.ones((), tree.result_dtype(point)),
         stale=jnp.array(False),
         seed=jax.random.bits(as_key(options.key), (), jnp.uint32),
     )
+
+
+def inverses_of(options: Options, memory: Memory, structure: Any) -> Slots:
+    """The inverses in the memory, or the eigenvectors."""
+    slots = from_trees(memory.inverses, structure)
+    if not options.eigenvalue_correction:
+        return slots
+    return tuple(Turned(*slot) if isinstance(slot, tuple) else slot for slot in slots)
 
 
 def renewed(
@@ -122,18 +131,17 @@ def renewed(
     due = early | (state.count % options.period == 0) | memory.stale
     due &= tree.all_finite((at.value, at.grad))
     structure = jax.tree.structure(state.grad)
-    old, held = (tuple(structure.flatten_up_to(x)) for x in (memory.means, memory.inverses))
+    old, held = from_trees(memory.means, structure), inverses_of(options, memory, structure)
 
     fresh = due & ~memory.stale
     seed = memory.seed + memory.num.astype(jnp.uint32)
 
-    def estimate(seed: Array) -> tuple[Slots, Slots]:
+    def estimate(seed: Array) -> tuple[Slots, Slots | None, Array]:
         return _estimated(options, plan, at.read(seed), seed, memory.num, (old, held))
 
-    if options.eigenvalue_correction:
-        means, held = tree.while_once(fresh, estimate, (old, held), seed)
-    else:
-        means = tree.while_once(fresh, lambda seed: estimate(seed)[0], old, seed)
+    corrected = options.eigenvalue_correction
+    before = (old, held if corrected else None, memory.num)
+    means, turned, num = tree.while_once(fresh, estimate, before, seed)
     slots = factors.normal(means, plan.blocks)
     curvature = factors.trace(slots, plan.blocks) / max(tree.size(state.params), 1)
     damping = _damping(options, state, curvature.astype(state.size.dtype), due, accepting)
@@ -142,11 +150,11 @@ def renewed(
         new = factors.inverses(slots, plan.blocks, damping, place=options.inverses)
         return tree.where(tree.all_finite(new), new, held)
 
-    inverses = held if options.eigenvalue_correction else tree.while_once(due, invert, held)
+    inverses = turned if corrected else tree.while_once(due, invert, held)
     made = memory._replace(
-        means=jax.tree.unflatten(structure, means),
-        inverses=jax.tree.unflatten(structure, inverses),
-        num=memory.num + fresh.astype(jnp.int32),
+        means=in_trees(means, structure),
+        inverses=in_trees(inverses, structure),
+        num=num,
     )
     return made, damping, due
 
@@ -158,8 +166,8 @@ def _estimated(
     seed: Array,
     num: Array,
     before: tuple[Slots, Slots],
-) -> tuple[Slots, Slots]:
-    """The means of factors, and the eigenvectors where these are asked for, with new passes."""
+) -> tuple[Slots, Slots | None, Array]:
+    """The means of factors, the eigenvectors where these are asked for, and how many samples."""
     old, held = before
     least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
     weight = jnp.maximum(1 / (num + 1).astype(jnp.float32), least)
@@ -169,15 +177,16 @@ def _estimated(
 
     new = estimate(lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing))
     mixed = factors.mixed(old, new, weight)
-    means = tree.where(tree.all_finite(mixed), mixed, old)
+    fine = tree.all_finite(mixed)
+    means, num = tree.where(fine, mixed, old), num + fine.astype(num.dtype)
     if not options.eigenvalue_correction:
-        return means, held
+        return means, None, num
     basis = kronecker_basis.turned(
         factors.normal(means, plan.blocks), plan.blocks, place=options.inverses
     )
     fresh = estimate(lambda p: kronecker_factors.squares(plan, p, basis, sharing=options.sharing))
     turned = kronecker_basis.corrected(held, basis, fresh, weight)
-    return means, tree.where(tree.all_finite(turned), turned, held)
+    return means, tree.where(tree.all_finite(turned), turned, held), num
 
 
 def _damping(

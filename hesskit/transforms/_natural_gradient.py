@@ -99,10 +99,10 @@ def _check(options: Options) -> None:
     as_key(options.key)
 
 
-def _choose(asked: str, m: int, n: int) -> Solver:
-    if asked != "auto":
-        return Solver[asked.upper()]
-    if min(m, n) > DIRECT or m * n > ENTRIES:
+def _choose(options: Options, m: int, n: int) -> Solver:
+    if options.linear_solver != "auto":
+        return Solver[options.linear_solver.upper()]
+    if options.preconditioner is not None or min(m, n) > DIRECT or m * n > ENTRIES:
         return Solver.CG
     return Solver.SAMPLE if m < n else Solver.DENSE
 
@@ -121,7 +121,7 @@ def _solve(
     assert at.product is not None
     n = tree.size(rhs)
     m = jax.eval_shape(at.rows).matrix.shape[0]
-    solver = _choose(options.linear_solver, m, n)
+    solver = _choose(options, m, n)
     if solver is Solver.CG:
         limit = MAX_PRODUCTS if options.max_products is None else options.max_products
         right = rhs if pull is None else tree.axpy(damping, pull, rhs)

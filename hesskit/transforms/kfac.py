@@ -78,7 +78,8 @@ def kfac(
         "distributed", a part on each device of the mesh (that of params, or of `jax.set_mesh`), and
         gathered.
       max_factor_dim: a factor of more rows is a diagonal. None means 2048.
-      objective: the `value_fn` of the updates to come, for params as `init` gets them. With it,
+      objective: the `value_fn` of the updates to come, for params as `init` gets them (so not in
+        `hesskit.masked`, `freeze` or `partition`, which hand `init` a part of them). With it,
         leaves of layers stacked for a `jax.lax.scan` have factors for each layer, where by their
         shape alone they have those of their own slopes, as some kernels of few channels have too;
         `hesskit.kronecker_table` says which.
@@ -100,7 +101,9 @@ def kfac(
 
     Cost of an update in gradients: 1 and two pushes forward and a value, about 2.2 in all; with a
     learning rate 1, and none beside the caller's where `value` and `grad` are given; a renewal 1.5
-    and the inverses. Memory: 2 (a^2 + b^2) for an (a, b) leaf.
+    and the inverses ("exact": 1 more for each entry, corrected eigenvalues as much again). Memory:
+    2 (a^2 + b^2) for an (a, b) leaf, and a b if corrected; at a renewal the inputs and slopes of
+    all examples.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit

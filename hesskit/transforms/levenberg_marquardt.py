@@ -66,7 +66,7 @@ def levenberg_marquardt(
       bounds: `(lower, upper)`, prefix trees of params, or `{"path": (lower, upper)}`; None or inf
         means none. Steps are minimizers on the faces of the box. The start must be inside.
       preconditioner: of "cg", and the norm of its region: a `Preconditioner`, such as
-        `hesskit.kronecker_preconditioner()`. None means none.
+        `hesskit.kronecker_preconditioner()`. None means none; with one "auto" is "cg".
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:

@@ -58,7 +58,7 @@ def natural_gradient(
         the smaller of both while it is at most 2,000 and A has at most 2^27 entries, else "cg".
       max_products: of CG in one update. None means 20.
       preconditioner: of CG: a `Preconditioner`, such as `hesskit.kronecker_preconditioner()`. None
-        means none.
+        means none; with one "auto" is "cg".
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:
@@ -133,7 +133,7 @@ def scale_by_natural_gradient(
       linear_solver: as in `natural_gradient`.
       max_products: of CG in one update. None means 20.
       preconditioner: of CG: a `Preconditioner`, such as `hesskit.kronecker_preconditioner()`. None
-        means none.
+        means none; with one "auto" is "cg".
       has_aux: ignored: a structured objective says itself whether it has an aux.
 
     Returns:

@@ -25,6 +25,6 @@ def test_steps_of_one_layer_are_positions_behind_the_first_and_parts_more_exampl
     equal = np.testing.assert_array_equal
     equal(arranged("steps", "layers"), values.transpose(1, 2, 0, 3))
     equal(arranged("layers", "layers"), values.reshape(6, 4, 5))
-    equal(arranged("parts", "layers"), values.transpose(1, 0, 2, 3).reshape(3, 8, 5))
-    equal(arranged("parts", "steps"), values.transpose(0, 2, 1, 3).reshape(8, 3, 5))
+    equal(arranged("parts", "layers"), values.transpose(1, 2, 0, 3).reshape(3, 8, 5))
+    equal(arranged("parts", "steps"), values.transpose(2, 0, 1, 3).reshape(8, 3, 5))
     equal(arranged("steps", "layers", last=2), values.transpose(1, 0, 2, 3)[:, None])

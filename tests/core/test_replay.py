@@ -45,3 +45,5 @@ def test_loops_in_loops_are_changed_and_kept_at_every_step():
     np.testing.assert_allclose(kept[product], products, rtol=1e-5)
     np.testing.assert_allclose(out[0], h, rtol=1e-5)
     np.testing.assert_allclose(out[1], firsts, rtol=1e-5)
+    text = str(jax.make_jaxpr(lambda w: run(graph, w, {}, ())[0])(w))
+    assert "remat" in text or "checkpoint" in text  # values inside a step are found again, as asked

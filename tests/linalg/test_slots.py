@@ -6,11 +6,23 @@ import numpy as np
 
 from hesskit.core.blocks import Block, shape_of
 from hesskit.linalg import kronecker, kronecker_basis
-from hesskit.linalg.slots import apart, empty_slots, together
+from hesskit.linalg.slots import apart, empty_slots, from_trees, in_trees, together
 
 RNG = np.random.default_rng(0)
 ALONE = Block("", shape_of((3, 2), 2), "kronecker", ())
 LAYERS = ALONE._replace(shape=ALONE.shape._replace(layers=4))
+
+
+def test_slots_go_through_a_state():
+    params = {"b": jnp.ones(2), "w": jnp.ones((3, 2))}
+    slots = empty_slots(params, (shape_of((2,), 9), shape_of((3, 2), 9)))
+    slots = jax.tree.map(lambda a: a + RNG.normal(), slots)
+    trees = in_trees(slots, jax.tree.structure(params))
+    assert all(jax.tree.structure(each) == jax.tree.structure(params) for each in trees)
+    found = from_trees(trees, jax.tree.structure(params))
+    assert jax.tree.structure(found) == jax.tree.structure(slots)
+    for a, b in zip(*map(jax.tree.leaves, (found, slots)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_shapes_of_slots():

@@ -71,11 +71,9 @@ def test_layers_of_a_scan_take_the_steps_of_a_net_written_out(float64):
         for name in ("b", "w"):
             np.testing.assert_allclose(ours["layers"][name][i], own[name], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(ours["last"], wanted["last"], rtol=1e-9, atol=1e-12)
-    shapes = [
-        [leaf.shape for leaf in jax.tree.leaves(slot)] for slot in state.model.means["layers"]["w"]
-    ]
-    assert shapes == [[(2, 4, 4)], [(2, 3, 3)], [(2,)]]
-    assert [a.shape for a in state.model.means["last"]] == [(3, 3), (2, 2), ()]  # no bias, no row
+    means = state.model.means
+    assert [part["layers"]["w"].shape for part in means] == [(2, 4, 4), (2, 3, 3), (2,)]
+    assert [part["last"].shape for part in means] == [(3, 3), (2, 2), ()]  # no bias, no row
     told = jax.eval_shape(opt.init, jax.eval_shape(lambda: stack))
     like = lambda a: (a.shape, a.dtype)
     assert jax.tree.map(like, told) == jax.tree.map(like, state)
@@ -112,6 +110,19 @@ def test_arguments_that_mean_nothing_are_refused():
     with pytest.raises(TypeError, match=r"example\['x'\] is str"):
         hesskit.kfac(objective=SCANNED, example={"x": "x"})
     with pytest.raises(TypeError, match="needs `x`"):
-        hesskit.kfac(objective=SCANNED, example={"targets": x}).init({})
+        hesskit.kfac(objective=SCANNED, example={"targets": x}).init(x)
     with pytest.raises(TypeError, match="kfac needs the residuals"):
         hesskit.kfac(objective=lambda p: jnp.sum(p)).init(x)
+
+
+@USER
+def test_map_params_asks_nothing_of_the_model():
+    """optax makes a state of a tree without leaves."""
+    params = jax.tree.map(lambda a: a.astype(jnp.float32), _start()[1])
+    data = {"x": jnp.ones((8, 3)), "targets": jnp.ones((8, 2))}
+    opt = hesskit.kfac(objective=SCANNED, example=data)
+    state = opt.init(params)
+    moved = optax.tree.map_params(opt, lambda leaf: leaf + 1, state)
+    assert jax.tree.structure(moved) == jax.tree.structure(state)
+    np.testing.assert_array_equal(moved.grad["last"], state.grad["last"] + 1)
+    np.testing.assert_array_equal(moved.model.seed, state.model.seed)

@@ -211,3 +211,58 @@ def test_data_on_four_devices_give_the_same_steps_by_one_sum_of_factors():
     sums = [line for line in text.splitlines() if " all-reduce(" in line]
     assert sum("f32[8,8]" in line for line in sums) == 1  # with those of all other lengths
     assert text.count(" all-gather(") == len({3, 4, 6, 8, 9})
+
+
+def test_a_bias_of_two_axes_is_joined_where_eigenvalues_are_corrected(float64):
+    params = {"w": jnp.asarray(RNG.normal(size=(3, 2))), "b": jnp.zeros((1, 2))}
+    args = jnp.asarray(RNG.normal(size=(9, 3))), jnp.asarray(RNG.normal(size=(9, 2)))
+    loss = hesskit.composite(
+        hesskit.losses.squared_error(), lambda p, x: x @ p["w"] + jnp.broadcast_to(p["b"], (9, 2))
+    )
+    grad = jax.grad(loss)(params, *args)
+    matrix = np.asarray(hesskit.gauss_newton_operator(loss, params, args=args).dense())
+    opt = hesskit.kfac(1.0, damping=0.3, eigenvalue_correction=True, estimator="exact")
+    step = jax.jit(lambda g, s: opt.update(g, s, params, value_fn=loss, args=args))
+    updates, state = step(grad, opt.init(params))
+    wanted = -np.linalg.solve(matrix + 0.3 * np.eye(8), jax.flatten_util.ravel_pytree(grad)[0])
+    np.testing.assert_allclose(jax.flatten_util.ravel_pytree(updates)[0], wanted, rtol=1e-9)
+    step(grad, state)
+
+
+@USER
+def test_a_sample_of_the_curvature_that_is_not_finite_does_not_count():
+    """Value and gradient are finite, and what the random vector meets is not."""
+
+    @jax.custom_jvp
+    def wild(z):
+        return z
+
+    wild.defjvp(lambda z, dz: (z[0], jnp.where(z[0] > 1e9, jnp.nan, 1.0) * dz[0]))
+    args = jnp.ones((4, 5), jnp.float32), jnp.full((4, 3), 1e10, jnp.float32)
+    loss = hesskit.composite(
+        hesskit.losses.squared_error(reduction="sum"), lambda p, x: wild(x @ p["w"])
+    )
+    params = {"w": jnp.full((5, 3), 1e9, jnp.float32)}
+    opt = hesskit.kfac(0.1)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    _, state = jax.jit(
+        lambda s: opt.update(
+            zero, s, params, value=jnp.ones(()), grad=zero, value_fn=loss, args=args
+        )
+    )(opt.init(params))
+    assert state.model.num == 0
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(state.model.means))
+
+
+@USER
+def test_parts_of_a_batch_on_an_explicit_mesh():
+    """Examples lie on devices, parts are one after another."""
+    _, alone, _ = run(hesskit.kfac(), 3, hesskit.microbatched(LOSS, 2))
+    kind = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=kind, devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        params = jax.device_put(start(), jax.NamedSharding(mesh, jax.P()))
+        args = jax.device_put((X, T), jax.NamedSharding(mesh, jax.P("data")))
+        _, found, _ = run(hesskit.kfac(), 3, hesskit.microbatched(LOSS, 2), params, args)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
