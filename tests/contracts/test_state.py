@@ -27,6 +27,11 @@ each_globalized = pytest.mark.parametrize("case", GLOBALIZED)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
 
 
+def rarely(name):
+    """A dtype that others stand for in the quick run."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 def in_dtype(name):
     """`start` in one dtype; "mixed" has two."""
     if name == "mixed":
@@ -66,13 +71,13 @@ def abstract(tree):
 
 
 @each
-@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32", "complex64", "mixed"])
+@pytest.mark.parametrize("name", [rarely("float16"), "bfloat16", "float32", "complex64", "mixed"])
 def test_types_are_kept(case, name):
     assert_stable(case.make(), case.of(loss), in_dtype(name))
 
 
 @each
-@pytest.mark.parametrize("name", ["float64", "complex128", "float32", "float16"])
+@pytest.mark.parametrize("name", ["float64", rarely("complex128"), "float32", rarely("float16")])
 def test_types_are_kept_with_x64(case, name, float64):
     """float32 params stay float32, and nothing that they cause is float64."""
     params = in_dtype(name)

@@ -74,7 +74,12 @@ def test_a_rejected_update_spends_no_products(method, float64):
 @pytest.mark.parametrize("method", LEAVING)
 @pytest.mark.parametrize(
     "start",
-    [[0.0] * 4, [0.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.3, 1.0], [1e-6, 1.0, 1.0, 1.0]],
+    [
+        [0.0] * 4,
+        [0.0, 1.0, 1.0, 1.0],
+        pytest.param([0.0, 1.0, 0.3, 1.0], marks=pytest.mark.slow),
+        pytest.param([1e-6, 1.0, 1.0, 1.0], marks=pytest.mark.slow),
+    ],
     ids=["maximum", "saddle", "valley into a saddle", "beside a saddle"],
 )
 def test_leaves_saddles_and_maxima(method, start, dtype):
