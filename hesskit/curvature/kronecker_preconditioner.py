@@ -24,7 +24,6 @@ from hesskit.core.structured import Structured
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading, whitened
-from hesskit.linalg.kronecker_basis import Turned
 from hesskit.linalg.operator import Preconditioner
 from hesskit.linalg.slots import empty_slots, from_trees, in_trees
 
@@ -94,9 +93,7 @@ def _update(
         options.estimator,
         lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing),
     )
-    num = state.num + 1
-    weight = jnp.maximum(1 / num.astype(jnp.float32), 1 - options.decay)
-    means = factors.mixed(old, new, weight)
+    means = factors.mixed(old, new, factors.weight_of_next(state.num, options.decay))
     found = plan.blocks
     basis = kronecker_basis.turned(factors.normal(means, found), found)
     total = kronecker_basis.trace(basis, found, state.curvature.dtype)
@@ -104,15 +101,14 @@ def _update(
         in_trees(means, structure),
         in_trees(basis, structure),
         total / max(tree.size(params), 1),
-        num,
+        state.num + 1,
         state.seed,
     )
     return tree.where(tree.all_finite(made), made, state)
 
 
 def _apply(state: KroneckerState, vector: Params, damping: Array, *, max_dim: int) -> Params:
-    held = from_trees(state.basis, jax.tree.structure(vector))
-    basis = tuple(Turned(*slot) if isinstance(slot, tuple) else slot for slot in held)
+    basis = kronecker_basis.basis_from_trees(state.basis, jax.tree.structure(vector))
     known = jnp.where(state.curvature > 0, state.curvature, 1)
     least = LEAST * known
     shift = jnp.maximum(damping.astype(least.dtype), least)

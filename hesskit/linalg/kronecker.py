@@ -31,6 +31,11 @@ def shapes(params: Params, max_dim: int) -> tuple[Shape, ...]:
     return tuple(shape_of(leaf.shape, max_dim) for leaf in jax.tree.leaves(params))
 
 
+def weight_of_next(num: Array, decay: Any) -> Array:
+    """Of the next sample in running means of `num`, (): 1, 1/2, 1/3, ... to 1 - decay."""
+    return jnp.maximum(1 / (num + 1).astype(jnp.float32), jnp.asarray(1 - decay, jnp.float32))
+
+
 def mixed(old: Slots, new: Slots, weight: Array) -> Slots:
     """(1 - weight) old + weight new."""
     return jax.tree.map(lambda a, b: a + weight.astype(a.dtype) * (b - a), old, new)
@@ -86,11 +91,16 @@ def _shares(block: Block, slot: Any, *, damping: Array) -> tuple[Array, Array]:
     return shares[0], shares[1]
 
 
-def _damped(block: Block, side: Array, share: Array) -> Array:
-    """A factor that is a matrix, with its share of the damping; of a diagonal, the inverse."""
+def _damped(block: Block, matrix: Array, share: Array) -> Array:
+    """A factor with its share of the damping."""
     del block
-    one = jnp.eye(len(side), dtype=side.dtype) if side.ndim == 2 else jnp.ones_like(side)
-    return side + share * one if side.ndim == 2 else one / (side + share)
+    return matrix + share * jnp.eye(len(matrix), dtype=matrix.dtype)
+
+
+def _inverse_diagonal(block: Block, diagonal: Array, share: Array) -> Array:
+    """The inverse of a factor that is a diagonal, with its share of the damping."""
+    del block
+    return 1 / (diagonal + share)
 
 
 def _inverse(matrix: Array) -> Array:
@@ -171,7 +181,7 @@ def inverses(
             shares[i] = by_layer(block, functools.partial(_shares, damping=damping), slot)
             pairs = zip(slot[:2], shares[i], block.shape.dense, strict=True)
             made[i] = [
-                side if full else by_layer(block, _damped, side, share)
+                side if full else by_layer(block, _inverse_diagonal, side, share)
                 for side, share, full in pairs
             ]
             made[i].append(slot[2])

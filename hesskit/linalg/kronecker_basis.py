@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from hesskit.core.blocks import Block, groups
 from hesskit.core.types import Array, Params
 from hesskit.linalg.kronecker import by_block, one_by_one, padded, times
-from hesskit.linalg.slots import Slots, apart, by_layer, together
+from hesskit.linalg.slots import Slots, apart, by_layer, from_trees, together
 
 
 class Turned(NamedTuple):
@@ -53,6 +53,12 @@ def empty(slots: Slots) -> Slots:
         return Turned(rows, columns, jnp.zeros(shape, rows.dtype))
 
     return tuple(one(slot) for slot in slots)
+
+
+def basis_from_trees(held: Any, structure: Any) -> Slots:
+    """The slots of eigenvectors that `slots.in_trees` wrote."""
+    found = from_trees(held, structure)
+    return tuple(Turned(*slot) if isinstance(slot, tuple) else slot for slot in found)
 
 
 def _eigh(matrix: Array) -> tuple[Array, Array]:

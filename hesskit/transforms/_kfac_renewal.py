@@ -24,7 +24,6 @@ from hesskit.core.method import State
 from hesskit.core.types import Array, Params
 from hesskit.linalg import kronecker as factors
 from hesskit.linalg import kronecker_basis, kronecker_factors, kronecker_reading
-from hesskit.linalg.kronecker_basis import Turned
 from hesskit.linalg.kronecker_reading import Known, Passed, Reading
 from hesskit.linalg.slots import Slots, empty_slots, from_trees, in_trees
 
@@ -116,10 +115,8 @@ def empty(options: Options, point: Params, layout: tuple[blocks.Shape, ...]) -> 
 
 def inverses_of(options: Options, memory: Memory, structure: Any) -> Slots:
     """The inverses in the memory, or the eigenvectors."""
-    slots = from_trees(memory.inverses, structure)
-    if not options.eigenvalue_correction:
-        return slots
-    return tuple(Turned(*slot) if isinstance(slot, tuple) else slot for slot in slots)
+    read = kronecker_basis.basis_from_trees if options.eigenvalue_correction else from_trees
+    return read(memory.inverses, structure)
 
 
 def renewed(
@@ -169,8 +166,7 @@ def _estimated(
 ) -> tuple[Slots, Slots | None, Array]:
     """The means of factors, the eigenvectors where these are asked for, and how many samples."""
     old, held = before
-    least = jnp.asarray(1 - jnp.asarray(options.decay), jnp.float32)
-    weight = jnp.maximum(1 / (num + 1).astype(jnp.float32), least)
+    weight = factors.weight_of_next(num, options.decay)
 
     def estimate(of_pass: Callable[[Passed], Any]) -> Any:
         return kronecker_reading.estimate(at, seed, options.estimator, of_pass)

@@ -39,6 +39,11 @@ def test_inverse_and_determinant_are_those_of_the_dense_matrix(float64, max_fact
     np.testing.assert_allclose(flat(op.shift(0.3).solve(v))[0], wanted, rtol=1e-9)
     np.testing.assert_allclose(op.logdet(), np.linalg.slogdet(matrix)[1], rtol=1e-9)
     np.testing.assert_allclose((2 * op).dense(), 2 * matrix, rtol=1e-12)
+    w = {**dict.fromkeys(shapes), "w": v["w"]}
+    block = matrix[-6:, -6:]
+    found = op.block("w").solve(w, 0.3)["w"].ravel()
+    wanted = np.linalg.solve(block + 0.3 * np.eye(6), v["w"].ravel())
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 @pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")

@@ -76,6 +76,15 @@ def test_methods_solve_with_fewer_products(name):
     assert spent[1] <= spent[0] / 2, spent
 
 
+@pytest.mark.parametrize("name", ["natural_gradient", "levenberg_marquardt", "gauss_newton"])
+def test_with_a_preconditioner_auto_is_cg(name):
+    """Also for few parameters: the other solvers have no use for one."""
+    opt = getattr(hesskit, name)(preconditioner=hesskit.diagonal_preconditioner())
+    grad = jax.grad(LOSS)(ZERO, X, Y)
+    update = jax.jit(lambda s: opt.update(grad, s, ZERO, value_fn=LOSS, args=(X, Y))[1])
+    assert hesskit.last_info(update(opt.init(ZERO))).linear_solver == "cg"
+
+
 def test_what_has_no_structure_has_no_factors():
     opt = hesskit.newton_cg(preconditioner=hesskit.kronecker_preconditioner())
     with pytest.raises(TypeError, match="kronecker_preconditioner needs the residuals"):

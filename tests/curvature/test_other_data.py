@@ -32,3 +32,10 @@ def test_a_function_without_data_of_its_own_has_no_other_curvature():
     opt, w = hesskit.kfac(1.0), jnp.ones(2, float)
     with pytest.raises(TypeError, match=r"kfac\.update needs the residuals"):
         opt.update(w, opt.init(w), w, value_fn=lambda w: jnp.sum(w**2), curvature_args=())
+
+
+def test_data_without_a_name_or_a_place_are_refused():
+    params, x = {"w": jnp.ones((3, 2))}, jnp.ones((4, 3))
+    opt = hesskit.kfac(1.0)
+    with pytest.raises(TypeError, match="curvature_args must be a tuple.* or a dict, by name; got"):
+        opt.update(params, opt.init(params), params, value_fn=LOSS, curvature_args=x)

@@ -34,3 +34,13 @@ def test_columns_sum_to_the_hessian_by_rows_of_outputs(float64):
     size = np.max(np.abs(found[0][~inside]))
     assert size > 0.01
     assert np.max(np.abs(found.mean(0)[~inside])) < 4 * size / 400**0.5
+
+
+def test_examples_in_parts_are_no_columns(float64):
+    """One output an example is one pass, however the batch is cut."""
+    params, args = {"w": jnp.ones(2)}, (jnp.ones((8, 2)), jnp.zeros(8))
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p["w"])
+    for value_fn in (loss, hesskit.microbatched(loss, 2)):
+        fn = objective.drop_aux(objective.bind(value_fn, args=args, caller="test"))
+        plan = blocks.plan(lambda p, fn=fn: fn.inner(p)[0], params, max_dim=9, shared="sum")
+        assert kronecker_reading.read(fn, params, plan).num_columns == 1
