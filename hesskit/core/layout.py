@@ -17,6 +17,11 @@ def like(x: Array, model: Array) -> Array:
     return jax.sharding.reshard(x, sharding)
 
 
+def on_mesh(x: Array) -> bool:
+    """Whether `x` lies on the devices of a mesh, by explicit or automatic axes."""
+    return not jax.typeof(x).sharding.mesh.empty
+
+
 def explicit(model: Array) -> jax.sharding.NamedSharding | None:
     """The layout of `model` where some axis is explicit; None where the compiler decides."""
     sharding = jax.typeof(model).sharding

@@ -70,12 +70,12 @@ def vdot(x: Params, y: Params) -> Array:
 
 
 def norm(x: Params) -> Array:
-    """The Euclidean norm, safe from overflow and underflow, in one reduction.
+    """The Euclidean norm, safe from overflow and underflow.
 
-    Of few entries, the largest gives the scale.
-
-    Squares are summed at three scales, powers of two, and the scale that fits is taken (the idea
-    of Blue 1978, ACM TOMS 4, 15-23, without his branches).
+    The plain sum of squares, where it is far from the ends of the dtype's range; else, and of few
+    entries always, the largest entry gives the scale. On many devices squares are summed at three
+    scales, powers of two, and the scale that fits is taken (the idea of Blue 1978, ACM TOMS 4,
+    15-23, without his branches): one reduction.
 
     Args:
       x: a pytree of arrays.
@@ -83,30 +83,46 @@ def norm(x: Params) -> Array:
     Returns:
       A () array of `result_dtype`; not finite where an entry is not.
     """
-    dtype = result_dtype(x)
     if size(x) <= FEW:
-        unit = power_of_two(jax.lax.stop_gradient(max_abs(x)))
-        sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype) / unit, x)
-        total = vdot(sizes, sizes)
-        positive = total > 0
-        return jnp.where(positive, unit * jnp.sqrt(jnp.where(positive, total, 1)), total)
+        return _norm_by_largest(x)
+    if any(layout.on_mesh(leaf) for leaf in jax.tree.leaves(x)):
+        return _norm_at_once(x)
+    total = vdot(x, x)
+    small, large = _ends(total.dtype)
+    usual = (total > small) & (total < large)
+    plain = jnp.sqrt(jnp.where(usual, total, 1))
+    return while_once(~usual, lambda: _norm_by_largest(x), plain)
+
+
+def _ends(dtype: jnp.dtype) -> tuple[float, float]:
+    """A sum of squares between them has neither lost terms to underflow nor run over."""
     top = int(jnp.finfo(dtype).maxexp)
-    unit = 2.0 ** (top // 2 - 1)  # its square is a number too
+    return 2.0 ** (-5 * top // 8), 2.0 ** (3 * top // 4)
+
+
+def _norm_by_largest(x: Params) -> Array:
+    unit = power_of_two(jax.lax.stop_gradient(max_abs(x)))
+    sizes = jax.tree.map(lambda a: jnp.abs(a).astype(unit.dtype) / unit, x)
+    return _root(vdot(sizes, sizes), unit)
+
+
+def _norm_at_once(x: Params) -> Array:
+    dtype = result_dtype(x)
+    unit = 2.0 ** (int(jnp.finfo(dtype).maxexp) // 2 - 1)  # its square is a number too
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
-    plain, raised, lowered = (_square(sizes, c) for c in (1.0, unit, 1 / unit))
-    large, small = plain > 2.0 ** (3 * top // 4), plain < 2.0 ** (-5 * top // 8)
-    total = jnp.where(large, lowered, jnp.where(small, raised, plain))
-    scale = jnp.where(large, unit, jnp.where(small, 1 / unit, 1)).astype(dtype)
+    # XLA may multiply the two factors of a square first; the barrier keeps them apart.
+    scaled = jax.lax.optimization_barrier((scale(unit, sizes), scale(1 / unit, sizes)))
+    plain, raised, lowered = (vdot(a, a) for a in (sizes, *scaled))
+    small, large = _ends(dtype)
+    total = jnp.where(plain > large, lowered, jnp.where(plain < small, raised, plain))
+    back = jnp.where(plain > large, unit, jnp.where(plain < small, 1 / unit, 1)).astype(dtype)
+    return _root(total, back)
+
+
+def _root(total: Array, unit: Array) -> Array:
+    """`unit sqrt(total)`, of derivative 0 at 0; NaN stays."""
     positive = total > 0
-    return jnp.where(positive, scale * jnp.sqrt(jnp.where(positive, total, 1)), total)
-
-
-def _square(x: Params, factor: float) -> Array:
-    """The square of the norm of `factor x`."""
-    if factor != 1:
-        # XLA may multiply the two factors of a square first; the barrier keeps them apart.
-        x = jax.lax.optimization_barrier(scale(factor, x))
-    return vdot(x, x)
+    return jnp.where(positive, unit * jnp.sqrt(jnp.where(positive, total, 1)), total)
 
 
 def max_abs(x: Params) -> Array:
