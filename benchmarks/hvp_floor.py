@@ -16,7 +16,7 @@ import jax
 
 from benchmarks import _nets
 from benchmarks._timing import Target, flops, interleaved, report
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.core.derivatives import linearized
 from hesskit.linalg.cg import cg
 
@@ -85,7 +85,7 @@ def linear_flops(loss, params, b):
 
 def measure(name, net):
     loss, params = net
-    b = tree.pseudo_random_like(params)
+    b = pseudo_random.like(params)
     unit = flops(jax.value_and_grad(loss), params)
     floor = linear_flops(loss, params, b) / unit
     gradient = jax.jit(jax.value_and_grad(loss))

@@ -39,9 +39,9 @@ class Stream:
 
 def reading(n, m):
     """One pass over the history: 2 m inner products."""
-    rows = jnp.ones((2, m, n))
-    product = jax.jit(lambda rows, x: (rows[0] @ x, rows[1] @ x))
-    return lambda x: product(rows, x)
+    steps, changes = jnp.ones((m, n)), jnp.ones((m, n))
+    product = jax.jit(lambda s, y, x: (s @ x, y @ x))
+    return lambda x: product(steps, changes, x)
 
 
 def measure(n, m):

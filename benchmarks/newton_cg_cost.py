@@ -14,7 +14,7 @@ import jax
 import hesskit
 from benchmarks import _nets
 from benchmarks._timing import Target, interleaved, report
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.core.derivatives import linearized
 
 FEW, MANY = 2, 10
@@ -79,7 +79,7 @@ def main():
     fn = walled(net.loss, net.params)
     optimizer = hesskit.newton_cg(max_products=MAX_PRODUCTS)
     gradient = jax.jit(jax.value_and_grad(net.loss))
-    v = tree.pseudo_random_like(net.params)
+    v = pseudo_random.like(net.params)
     few, many = (repeated_products(net.loss, num) for num in (FEW, MANY))
     calls = {
         "gradient": lambda: gradient(net.params),

@@ -56,6 +56,7 @@ _AT_INFINITY = {
     "gaussian": (0.4051021600000000, 0.2811277499999957, 0.5642217499997553),
     "gulf": (32.835,),  # x1 large, x2 and x3 not: the residuals are 1 - i/100
     "box_3d": (0.0755887407549974,),  # x2 to infinity
+    "biggs_exp6": (0.30636677262479,),  # x2 to infinity, x4 to -infinity; gonum's tests print it
 }
 
 _AS_THEY_ARE = (  # with residuals, start and minima of tests/problems.py

@@ -162,7 +162,7 @@ def test_everything_is_finite_at_the_start_in_the_dtype_given(where, dtype):
             assert value >= problem.minimum - floor, problem.name
 
 
-def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals(dtype):
+def check_sums_of_squares(dtype):
     for problem in SQUARES:
         value, _, residuals, _ = facts_at(0, str(dtype))[problem.name]
         assert residuals.ndim == 1, problem.name
@@ -170,6 +170,15 @@ def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals(dtype):
         expected = np.sum(np.asarray(residuals, np.float64) ** 2)
         tolerance = 100 * jnp.finfo(dtype).eps
         np.testing.assert_allclose(value, expected, rtol=tolerance, err_msg=problem.name)
+
+
+def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals(float64):
+    check_sums_of_squares(jnp.dtype("float64"))
+
+
+@pytest.mark.slow
+def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals_in_float32():
+    check_sums_of_squares(jnp.dtype("float32"))
 
 
 @pytest.mark.usefixtures("float64")

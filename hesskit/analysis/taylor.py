@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import answer, errors, objective, tree
+from hesskit.core import answer, errors, objective, pseudo_random, tree
 from hesskit.core.derivatives import value_and_grad
 from hesskit.core.types import Array, Params
 from hesskit.curvature.hessian import hessian_operator
@@ -116,7 +116,7 @@ class TaylorModel:
         """
         errors.check_number(length, name="length", open_low=True)
         if direction is None:
-            direction = tree.pseudo_random_like(self.params)
+            direction = pseudo_random.like(self.params)
             direction = tree.scale(1 / tree.norm(direction), direction)
         d = errors.check_params(direction, name="direction")
         d = errors.check_like(d, self.params, name="direction", dtypes=True)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from hesskit.core import errors, objective, tree
+from hesskit.core import errors, objective, pseudo_random, tree
 from hesskit.core.derivatives import linearized, value_and_grad
 from hesskit.core.types import Params, ValueFn
 
@@ -65,7 +65,7 @@ def _depends(fn: ValueFn, params: Params, grad: Params) -> bool:
     """Whether the gradient is not zero at params or, where params may be critical, beside it."""
     if not _is_zero(grad):
         return True
-    beside = tree.add(params, tree.pseudo_random_like(params))
+    beside = tree.add(params, pseudo_random.like(params))
     return not _is_zero(value_and_grad(fn, beside).grad)
 
 
@@ -74,7 +74,7 @@ def _product(fn: ValueFn, params: Params) -> Params | str:
     try:
         product = linearized(fn, params).product
         assert product is not None
-        return product(tree.pseudo_random_like(params))
+        return product(pseudo_random.like(params))
     except Exception as error:
         return f"no second derivatives: {type(error).__name__}: {str(error).splitlines()[0]}"
 

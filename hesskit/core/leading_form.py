@@ -23,7 +23,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import tree
+from hesskit.core import pseudo_random
 from hesskit.core.types import Array
 
 CIRCLE, SAMPLES = 256, 128
@@ -84,7 +84,7 @@ def _directions(n: int, null: Array, dtype: jnp.dtype) -> Array:
     if n == 1:
         return circle.at[:, 0].set(1)
     circle = circle.at[:, 1].set(jnp.sin(angle))
-    rest = tree.pseudo_random_like(jnp.zeros((SAMPLES, n), dtype))
+    rest = pseudo_random.like(jnp.zeros((SAMPLES, n), dtype))
     all_of = jnp.concatenate([circle, jnp.eye(n, dtype=dtype), rest])
     all_of = jnp.where(jnp.arange(n) < null, all_of, 0)
     size = jnp.sqrt(jnp.sum(all_of**2, axis=1, keepdims=True))

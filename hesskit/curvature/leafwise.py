@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, layout, tree
+from hesskit.core import errors, layout, pseudo_random, tree
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg.operator import Preconditioner
 
@@ -121,7 +121,7 @@ def _averaged(side: Side, m: Array, weight: Array) -> Side:
 
 def _update(state: Factors, product: Product, params: Params, *, decay: float) -> Factors:
     """The means with one product more; one that is not finite changes nothing."""
-    found = product(tree.pseudo_random_like(params, state.num))
+    found = product(pseudo_random.like(params, state.num))
     num = state.num + 1
     weight = jnp.maximum(1 / num, 1 - decay)
     fine = jnp.isfinite(tree.vdot(found, found))  # no entry of (1) is larger

@@ -16,8 +16,6 @@ Source: Byrd, Nocedal & Schnabel (1994), Math. Program. 63, 129-156, Theorem 2.2
 (2006), Algorithm 7.4 and (7.20); Chen, Wang & Zhou (2014) for the recursion on inner products.
 """
 
-import functools
-import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +25,7 @@ from jax.scipy.linalg import solve_triangular
 from hesskit.core import layout, tree
 from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params
+from hesskit.linalg import basis
 
 
 class History(NamedTuple):
@@ -99,23 +98,6 @@ def push(
     )
 
 
-def _dots(rows: Params, vector: Params, dtype: jnp.dtype) -> Array:
-    """Each row's inner product with `vector`, (m,)."""
-
-    def leaf(a: Array, v: Array) -> Array:
-        axes = (tuple(range(1, a.ndim)), tuple(range(v.ndim)))
-        return jax.lax.dot_general(
-            a.astype(dtype),
-            v.astype(dtype),
-            (axes, ((), ())),
-            precision=jax.lax.Precision.HIGHEST,
-            out_sharding=layout.replicated(v, 1),
-        )
-
-    terms = jax.tree.leaves(jax.tree.map(leaf, rows, vector))
-    return functools.reduce(operator.add, terms)
-
-
 def _combine(rows: Params, weights: Array, like: Params) -> Params:
     """The sum of the rows by weights, like `like`, in at least float32."""
 
@@ -150,8 +132,8 @@ def multiply(
     last = jax.tree.map(
         lambda a: jax.lax.dynamic_index_in_dim(a, newest, keepdims=False), history.changes
     )
-    cross = table.cross.at[:, newest].set(_dots(history.steps, last, dtype))
-    column = _dots(history.changes, last, dtype)
+    cross = table.cross.at[:, newest].set(basis.coefficients(history.steps, last))
+    column = basis.coefficients(history.changes, last)
     gram = table.gram.at[:, newest].set(column).at[newest, :].set(column)
     table = table._replace(cross=cross, gram=gram)
 
@@ -161,8 +143,8 @@ def multiply(
     both = held[:, None] & held[None, :]
     upper = jnp.where(both, jnp.triu(cross[order][:, order]), jnp.eye(num, dtype=dtype))
     gamma = jnp.where(scaled, _scale(table), 1)
-    s_dot = jnp.where(held, _dots(history.steps, vector, dtype)[order], 0)
-    y_dot = jnp.where(held, _dots(history.changes, vector, dtype)[order], 0)
+    s_dot = jnp.where(held, basis.coefficients(history.steps, vector)[order], 0)
+    y_dot = jnp.where(held, basis.coefficients(history.changes, vector)[order], 0)
     a = solve_triangular(upper, s_dot)
     rest = y_dot - jnp.where(both, gram[order][:, order], 0) @ a
     b = solve_triangular(upper, jnp.diag(upper) * a - gamma * rest, trans="T")

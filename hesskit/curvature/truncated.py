@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, tree
+from hesskit.core import acceptance, pseudo_random, tree
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Step
 from hesskit.core.types import Array, Params
@@ -99,7 +99,7 @@ def build(
     radius = jnp.where(context.size > 0, context.size, acceptance.first_radius(context.params))
     found = steihaug(
         product,
-        tree.where(rest, tree.pseudo_random_like(rhs), rhs),
+        tree.where(rest, pseudo_random.like(rhs), rhs),
         jnp.where(rest, jnp.inf, radius),  # a boundary would end the search early
         tol=jnp.where(rest, 0, eta * force),
         max_products=jnp.where(rest, max_escape_products, limit),

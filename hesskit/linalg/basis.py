@@ -6,7 +6,8 @@ as matrix products at HIGHEST precision in at least float32; where a leaf is lai
 of an explicit mesh, as products and sums that keep its layout.
 """
 
-from typing import Any
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,21 @@ def size(rows: Params) -> int:
 
 
 def coefficients(rows: Params, x: Params) -> Array:
-    """Q'x, (m,)."""
-    if _spread(rows):
-        return jax.vmap(tree.vdot, in_axes=(0, None))(rows, x)
+    """Q'x, (m,); () zero for vectors without leaves."""
+    dtype = tree.result_dtype(rows)
 
     def leaf(a: Array, b: Array) -> Array:
-        return jnp.matmul(
-            a.reshape(a.shape[0], -1), b.reshape(-1).astype(a.dtype), precision=HIGHEST
+        axes = (tuple(range(1, a.ndim)), tuple(range(b.ndim)))
+        return jax.lax.dot_general(
+            a.astype(dtype),
+            b.astype(dtype),
+            (axes, ((), ())),
+            precision=HIGHEST,
+            out_sharding=layout.replicated(b, 1),
         )
 
-    return _sum(jax.tree.map(leaf, rows, x), tree.result_dtype(rows))
+    parts = jax.tree.leaves(jax.tree.map(leaf, rows, x))
+    return functools.reduce(operator.add, parts) if parts else jnp.zeros((), dtype)
 
 
 def combination(rows: Params, c: Array) -> Params:
@@ -90,10 +96,3 @@ def orthonormal(rows: Params) -> Params:
 
 def _spread(rows: Params) -> bool:
     return any(layout.explicit(a) is not None for a in jax.tree.leaves(rows))
-
-
-def _sum(parts: Any, dtype: jnp.dtype) -> Array:
-    first, *rest = (a.astype(dtype) for a in jax.tree.leaves(parts))
-    for part in rest:
-        first = first + part
-    return first

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import replay, tree
+from hesskit.core import pseudo_random, replay, tree
 from hesskit.core.batched import Batched
 from hesskit.core.blocks import Plan
 from hesskit.core.structured import Outer, Structured
@@ -161,7 +161,7 @@ def _zeros(like: Any, loops: Loops) -> Array:
 def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None, parts: int) -> Any:
     """F u, for u of random signs, or for its part in one column."""
     image, back = jax.vjp(lambda v: outer.whiten(outputs, v), tree.zeros_like(outputs))
-    leaves, structure = jax.tree.flatten(tree.pseudo_random_like(image, seed))
+    leaves, structure = jax.tree.flatten(pseudo_random.like(image, seed))
     signs = [jnp.where(u < 0, -1, 1).astype(u.dtype) for u in leaves]
     if column is not None:
         first, widths = 0, [_width(u, parts) for u in signs]

@@ -21,10 +21,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.core.acceptance import is_negative
 from hesskit.core.types import Array, Params, Product, Scalar
-from hesskit.linalg.basis import combination
+from hesskit.linalg.basis import coefficients, combination
 
 NEGLIGIBLE = 10
 """A residual of so many eps |H| is the rounding error of a product."""
@@ -48,11 +48,6 @@ class _Carry(NamedTuple):
     going: Array
 
 
-def coefficients_in(basis: Params, x: Params, num_steps: int) -> Array:
-    """Q'x, shape (num_steps,), for vectors without leaves too."""
-    return jax.vmap(tree.vdot, in_axes=(0, None), axis_size=num_steps)(basis, x)
-
-
 def tridiagonal(alpha: Array, beta: Array) -> Array:
     """T, shape (num_steps, num_steps); the last of `beta` is not read."""
     return jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
@@ -60,10 +55,11 @@ def tridiagonal(alpha: Array, beta: Array) -> Array:
 
 def _orthogonalize(basis: Params, x: Params, num_steps: int) -> tuple[Params, Array]:
     """The vector x - Q Q'x, done twice, and Q'x."""
-    first = coefficients_in(basis, x, num_steps)
+    first = coefficients(basis, x)
     x = tree.sub(x, combination(basis, first))
-    second = coefficients_in(basis, x, num_steps)
-    return tree.sub(x, combination(basis, second)), first + second
+    second = coefficients(basis, x)
+    total = first + second  # () of vectors without leaves
+    return tree.sub(x, combination(basis, second)), jnp.broadcast_to(total, (num_steps,))
 
 
 def _append(result: LanczosResult, alpha: Array) -> tuple[Array, Array]:
@@ -227,7 +223,7 @@ def escape(
         >>> print(escape(lambda v: h * v, jnp.zeros(3), num_steps=3).curvature.round(4))
         -2.0
     """
-    start = tree.pseudo_random_like(params_like, seed)
+    start = pseudo_random.like(params_like, seed)
     result = lanczos(product, start, num_steps, needed=needed)
     w, vectors = decompose_if_any(result)
     y = vectors[:, 0]

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import basis
 from hesskit.linalg.lanczos import NEGLIGIBLE
@@ -186,7 +186,7 @@ def _extend(product: Product, like: Params, carry: _Carry, *, exhausted: bool) -
     vanished = ~(beta > negligible * norm)
 
     def fresh() -> Params:
-        x = tree.pseudo_random_like(w, carry.num_products)
+        x = pseudo_random.like(w, carry.num_products)
         x, _ = _orthogonalized(carry.rows, x, index <= j)
         return tree.scale(1 / tree.norm(x), x)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from hesskit.core import errors, tree
+from hesskit.core import errors, pseudo_random, tree
 from hesskit.core.slices import on_slice, stacked
 from hesskit.plots._axes import CURVE, DATA, DOWN, number, one_axes
 
@@ -44,7 +44,7 @@ def taylor(
         )
     errors.check_number(length, name="length", open_low=True, none=False)
     if direction is None:
-        direction = tree.pseudo_random_like(model.params)
+        direction = pseudo_random.like(model.params)
         direction = tree.scale(1 / tree.norm(direction), direction)
     else:
         direction = errors.check_params(direction, name="direction")

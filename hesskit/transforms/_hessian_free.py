@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from hesskit.core import acceptance, errors, tree
+from hesskit.core import acceptance, errors, pseudo_random, tree
 from hesskit.core.acceptance import Trial
 from hesskit.core.derivatives import Evaluation
 from hesskit.core.rule import Built, Context, Rule, Step
@@ -68,7 +68,7 @@ def _empty(params: Params, *, preconditioner: Preconditioner | None) -> _Model:
 
 def _mean_curvature(product: Any, like: Params) -> Array:
     """tr(G) / n, estimated by one product; 1 where that is nothing."""
-    w = tree.pseudo_random_like(like, -1)
+    w = pseudo_random.like(like, -1)
     mean = tree.vdot(w, product(w)) / tree.vdot(w, w)
     return jnp.where((mean > 0) & jnp.isfinite(mean), mean, 1)
 

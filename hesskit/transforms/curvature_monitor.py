@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import optax
 
-from hesskit.core import errors, objective, tree
+from hesskit.core import errors, objective, pseudo_random, tree
 from hesskit.core.derivatives import linearized
 from hesskit.core.types import Array, Params
 from hesskit.linalg.basis import combination
@@ -92,7 +92,7 @@ def curvature_monitor(
             sharpness=unknown,
             residual_norm=jnp.full_like(unknown, jnp.inf),
             step=jnp.full((), -1, jnp.int32),
-            vector=tree.pseudo_random_like(tree.widen(real)),
+            vector=pseudo_random.like(tree.widen(real)),
         )
 
     def update(
@@ -129,7 +129,7 @@ def _recorded(
     """The top Ritz pair of a few Lanczos steps from the last one."""
     product = linearized(fn, point).product
     assert product is not None
-    fresh = tree.pseudo_random_like(state.vector, state.count)
+    fresh = pseudo_random.like(state.vector, state.count)
     last, fresh = (tree.scale(1 / tree.norm(v), v) for v in (state.vector, fresh))
     start = tree.cast_like(tree.axpy(FRESH, fresh, last), point)
     result = lanczos(product, start, num_products)

@@ -11,6 +11,7 @@ import pytest
 import hesskit
 from tests.contracts.registry import ALL, CALLING, DEFAULTS, PARTS
 from tests.contracts.support import bowl, start
+from tests.marks import slow_but
 
 each = pytest.mark.parametrize("case", ALL)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
@@ -83,7 +84,9 @@ def test_only_learning_rate_is_positional(case):
         case.factory(float("nan"))
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize(
+    "name", slow_but(PARTS, "scale_by_trust_region", "scale_by_lbfgs", "scale_by_sophia")
+)
 def test_scale_by_is_the_step_uphill(name):
     part, whole = (param.values[0] for param in PARTS[name])
     params, grad = start(), jax.grad(bowl)(start())

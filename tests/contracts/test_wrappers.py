@@ -21,6 +21,7 @@ from tests.contracts.support import (
     stepper,
     types,
 )
+from tests.marks import slow_but
 
 each = pytest.mark.parametrize("case", ALL)
 each_default = pytest.mark.parametrize("case", few(DEFAULTS))
@@ -40,7 +41,7 @@ WRAPPERS = {
 
 
 @each_default
-@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("name", slow_but(WRAPPERS, "chain", "named_chain", "conditionally_mask"))
 def test_a_wrapped_transform_takes_the_same_steps(case, name):
     opt = WRAPPERS[name](case.make())
     step = jax.jit(functools.partial(advance, opt, case.of(bowl)))

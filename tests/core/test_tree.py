@@ -77,7 +77,6 @@ def test_arithmetic_keeps_dtypes():
         tree.zeros_like(MIXED),
         tree.where(jnp.array(True), MIXED, double),
         tree.cast_like(double, MIXED),
-        tree.pseudo_random_like(MIXED),
     ):
         assert jax.tree.map(jnp.result_type, result) == jax.tree.map(jnp.result_type, MIXED)
     np.testing.assert_array_equal(tree.axpy(3.0, MIXED, MIXED)["a"], 4 * MIXED["a"])
@@ -124,17 +123,6 @@ def test_ravel_is_that_of_jax_and_unravel_its_inverse():
         lambda a: (a.shape, a.dtype), MIXED
     )
     assert tree.ravel({}).shape == (0,)
-
-
-def test_pseudo_random_vector_is_fixed_and_standard_normal():
-    x = {"a": jnp.zeros((50, 40)), "b": jnp.zeros((2000,))}
-    draw = tree.pseudo_random_like(x)
-    assert tree.equal(draw, tree.pseudo_random_like(x))
-    assert not tree.equal(draw, tree.pseudo_random_like(x, seed=1))
-    entries = tree.ravel(draw)
-    assert abs(entries.mean()) < 5 / 4000**0.5
-    assert abs(entries.std() - 1) < 5 / 4000**0.5
-    assert abs(jnp.corrcoef(draw["a"].ravel(), draw["b"])[0, 1]) < 0.1  # leaves are independent
 
 
 def test_while_once_computes_only_if_needed():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import hesskit
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.core.composite import composite
 from hesskit.core.residuals import least_squares_loss
 from tests.linalg.test_whitened import LOSS, OUTER, P, X, cast, model, truth
@@ -45,7 +45,7 @@ def test_the_operator_and_its_algebra(dtype):
         lambda p: truth(lambda y: LOSS["squares"](y, *targets), lambda p: model(p, x), p)[2]
     )(p)
     np.testing.assert_allclose(matrix, expected, rtol=1e3 * eps, atol=100 * eps)
-    v = tree.pseudo_random_like(p)
+    v = pseudo_random.like(p)
     np.testing.assert_allclose(
         tree.ravel(op @ v), matrix @ tree.ravel(v), rtol=1e3 * eps, atol=100 * eps
     )

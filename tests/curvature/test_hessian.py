@@ -7,7 +7,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import hesskit
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from tests.core.test_derivatives import cubic, hessian_of_cubic, reverse_only
 
 PARAMS = {"w": jnp.array([[0.5, -1.0], [2.0, 0.3]]), "b": (jnp.array(0.7), None)}
@@ -58,7 +58,7 @@ def test_as_tree_of_a_bare_array():
 
 def test_products_are_columns(dtype):
     p = cast(PARAMS, dtype)
-    v = tree.pseudo_random_like(p)
+    v = pseudo_random.like(p)
     ours = hesskit.hvp(fn, p, v, args=(2.0,))
     assert jax.tree.map(jnp.result_type, ours) == jax.tree.map(jnp.result_type, p)
     eps = float(jnp.finfo(dtype).eps)

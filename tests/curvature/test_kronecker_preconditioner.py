@@ -9,6 +9,7 @@ import hesskit
 from hesskit.core.derivatives import ProductOf
 from hesskit.core.objective import bind, drop_aux
 from hesskit.linalg.dense import dense
+from tests.marks import slow_but
 
 RNG = np.random.default_rng(0)
 SCALES = 10.0 ** np.linspace(-1.5, 0, 6)
@@ -46,7 +47,7 @@ def _methods(preconditioner):
     }
 
 
-@pytest.mark.parametrize("name", _methods(None))
+@pytest.mark.parametrize("name", slow_but(_methods(None), "levenberg_marquardt", "newton_cg"))
 def test_methods_solve_with_fewer_products(name):
     best = np.linalg.lstsq(np.asarray(X, float), np.asarray(Y, float), rcond=None)[0]
     least = float(LOSS({"w": jnp.asarray(best, jnp.float32)}, X, Y))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hesskit
-from hesskit.core import tree
+from hesskit.core import pseudo_random
 
 RNG = np.random.default_rng(0)
 LIKE = {"w": np.ones((4, 3)), "b": np.ones(()), "long": np.ones(12), "deep": np.ones((2, 2, 3))}
@@ -82,7 +82,7 @@ def reference(name, num, damping):
     a, b = SHAPES[name]
     rows, columns = np.zeros((a, a)), np.zeros((b, b))
     for i in range(num):
-        w = np.asarray(tree.pseudo_random_like(params("float64"), i)[name]).ravel()
+        w = np.asarray(pseudo_random.like(params("float64"), i)[name]).ravel()
         m = (BLOCKS[name] @ w).reshape(a, b)
         share = max(1 / (i + 1), 1 - DECAY)
         rows = (1 - share) * rows + share * m @ m.T

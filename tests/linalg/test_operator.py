@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from hesskit.core import tree
+from hesskit.core import pseudo_random, tree
 from hesskit.curvature.hessian import hessian_operator
 from hesskit.linalg.operator import Preconditioner
 from hesskit.linalg.steihaug import steihaug
@@ -72,7 +72,7 @@ def reference(p, args=DATA):
 
 
 def vector(seed=1):
-    return tree.pseudo_random_like(POINT, seed)
+    return pseudo_random.like(POINT, seed)
 
 
 @pytest.mark.slow

@@ -23,8 +23,9 @@ def residual(p, scale, target):
 
 LOSS = hesskit.least_squares_loss(residual)
 STRUCTURED = [hesskit.gauss_newton(), hesskit.levenberg_marquardt(), hesskit.hessian_free()]
-QUICK = [hesskit.trust_region(), hesskit.lbfgs(), hesskit.levenberg_marquardt()]
+QUICK = [hesskit.trust_region(), hesskit.levenberg_marquardt()]
 OTHERS = [
+    hesskit.lbfgs(),
     hesskit.newton(),
     hesskit.damped_newton(),
     hesskit.saddle_free_newton(),

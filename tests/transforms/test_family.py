@@ -11,6 +11,7 @@ import pytest
 import hesskit
 from hesskit.core.acceptance import rounding_floor
 from hesskit.core.status import Status
+from tests.marks import slow_but
 from tests.transforms.runs import FUNCTIONS, METHODS, NUM_STEPS, trace
 
 LEAVING = [name for name in METHODS if name != "newton plain"]
@@ -60,7 +61,7 @@ def test_never_an_increase_and_a_rejected_step_is_exactly_nothing(method, dtype)
     assert num_rejected > 0  # the path under test was taken
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS, "newton", "trust_region", "newton_cg"))
 def test_a_rejected_update_spends_no_products(method, float64):
     rows = trace(method, "rosenbrock", STARTS["rosenbrock"][0], "float64")
     after = np.flatnonzero(~rows.info.accepted & (rows.info.status == 0)) + 1

@@ -254,6 +254,7 @@ def test_a_sample_of_the_curvature_that_is_not_finite_does_not_count():
     assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(state.model.means))
 
 
+@pytest.mark.slow
 @USER
 def test_parts_of_a_batch_on_an_explicit_mesh():
     """Examples lie on devices, parts are one after another."""
