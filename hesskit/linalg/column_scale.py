@@ -2,11 +2,11 @@ r"""The diagonal D in whose norm |D s| a least-squares step is bounded, and the 
 
 D holds powers of the largest norms so far of the columns of A. A direction whose singular value in
 A D^{-1} = U S V' is rounding is no part of a step; but it may be so small for no better reason than
-its unit (the slope of a line at x = 59,000 in float32). Where one is, and units are unlike enough to
-cost half of the digits, the singular values are found again with D proportional to the largest
-norms, which is kept for this step if the rank is then larger: of a matrix that lacks rank in any
-unit, the step is the shortest in the norm that was asked for. Fewer rows than columns lack it in
-any unit. The largest so far tell the unit; a column that has become small has not changed its own.
+its unit (the slope of a line at x = 59,000 in float32). Where one is, the singular values are found
+again with D proportional to the largest norms, which is kept for this step if the rank is then
+larger: of a matrix that lacks rank in any unit, as of fewer rows than columns, the step is the
+shortest in the norm that was asked for. The largest so far tell the unit; a column that has become
+small has not changed its own.
 
 Source: More (1978), "The Levenberg-Marquardt algorithm", section 4; van der Sluis (1969),
 "Condition numbers and equilibration of matrices", theorem 3.5.
@@ -17,6 +17,10 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.types import Array
 from hesskit.linalg.row_svd import factor
+
+EVEN = 2
+"""Columns whose lengths differ less than this are of one unit."""
+
 
 def _column_norms(matrix: Array) -> Array:
     unit = tree.power_of_two(jnp.max(jnp.abs(matrix), initial=0))  # squares are to be numbers
@@ -94,8 +98,7 @@ def scaled_factor(
       D, (n,), and S, V' and c as of `row_svd.factor`.
     """
     found = scale, *factor(matrix / scale[None, :], b, num_rows)
-    m, n = num_rows or matrix.shape[0], matrix.shape[1]
-    if m < n:
+    if (num_rows or matrix.shape[0]) < matrix.shape[1]:
         return found
     even, spread, count = _equilibrated(largest, scale)
     most = jnp.minimum(count, found[1].shape[0])  # as many directions there may be
@@ -104,6 +107,5 @@ def scaled_factor(
         other = even, *factor(matrix / even[None, :], b, num_rows)
         return tree.where(jnp.sum(other[1] > 0) > jnp.sum(found[1] > 0), other, found)
 
-    noise = m * jnp.finfo(scale.dtype).eps
-    hidden = (jnp.sum(found[1] > 0, dtype=jnp.int32) < most) & (spread > noise**-0.5)
+    hidden = (jnp.sum(found[1] > 0, dtype=jnp.int32) < most) & (spread > EVEN)
     return tree.while_once(hidden, fairer, found, matrix, b)

@@ -55,6 +55,15 @@ def test_the_norm_that_was_asked_for_stays_where_no_other_finds_more(dtype):
     assert int((s > 0).sum()) == 2
 
 
+def test_fewer_rows_than_columns_keep_the_norm_that_was_asked_for(dtype):
+    """They lack rank in any unit; here D proportional to the columns would find a rank of 2."""
+    tiny = 2.5 * float(jnp.finfo(dtype).eps)
+    a = jnp.array([[1.0, 0.0, 0.0], [0.0, tiny, 0.0]], dtype)
+    scale, s, _, _ = scaled_factor(a, jnp.ones(2, dtype), jnp.ones(3, dtype), norms(a))
+    np.testing.assert_array_equal(scale, 1)
+    assert int((s > 0).sum()) == 1
+
+
 def test_a_column_that_became_small_keeps_its_unit(dtype):
     """Equal when they were largest: the step is the shortest, none goes far along the small one."""
     tiny = float(jnp.finfo(dtype).eps)
