@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import tree
+from hesskit.core import layout, tree
 from hesskit.core.blocks import Block, Shape, groups, shape_of
 from hesskit.core.types import Array, Params
 from hesskit.linalg.slots import Slots, apart, by_layer, front, together
@@ -260,7 +260,7 @@ def by_block(
             made[i] = inner.reshape(leaf.shape)
             if j is not None:
                 made[j] = last.reshape(leaves[j].shape)
-    return jax.tree.unflatten(structure, made)
+    return jax.tree.map(layout.like, jax.tree.unflatten(structure, made), vector)
 
 
 def apply(inverses: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:

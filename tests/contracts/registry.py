@@ -86,6 +86,7 @@ TRIALS = [
     _more(hesskit.newton_cg, radius=0.5),
     _case(hesskit.gauss_newton, linear_solver="cg"),
     _more(hesskit.levenberg_marquardt, radius=0.5, scaling=1.0),
+    _more(hesskit.levenberg_marquardt, geodesic=True),
 ]
 """One update is one trial, from a model that may outlive it."""
 
@@ -112,6 +113,8 @@ _SCALED_TRIALS = [
     _case(hesskit.natural_gradient, learning_rate=0.5),
     _case(hesskit.kfac, learning_rate=0.5),
     _more(hesskit.natural_gradient, learning_rate=0.5, momentum=0.5, linear_solver="cg"),
+    _more(hesskit.kfac, learning_rate=0.5, eigenvalue_correction=True),
+    _more(hesskit.kfac, learning_rate=0.5, estimator="exact"),
 ]
 
 _SCALED_SEARCHES = [
@@ -154,7 +157,10 @@ DIAGONALS = [
 ]
 """What divides by an estimated diagonal: the value at a point is never asked for."""
 
-ALL = [*GLOBALIZED, *SCALED, *UNNEGATED, *DIAGONALS]
+BY_VALUE = [_more(hesskit.kfac), _more(hesskit.kfac, eigenvalue_correction=True)]
+"""What judges a step by its value alone: the gradient there is not known to the state."""
+
+ALL = [*GLOBALIZED, *SCALED, *UNNEGATED, *DIAGONALS, *BY_VALUE]
 
 UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 """What evaluates the objective and judges nothing."""
@@ -162,7 +168,7 @@ UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 EVALUATING = [*GLOBALIZED, *UNJUDGED]
 """All but those that use the gradients they are given and nothing else."""
 
-CALLING = [*EVALUATING, *DIAGONALS]
+CALLING = [*EVALUATING, *DIAGONALS, *BY_VALUE]
 """All whose `update` needs the objective."""
 
 PAIRS += [

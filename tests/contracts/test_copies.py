@@ -45,12 +45,17 @@ def test_the_count_sees_inner_programs():
     assert count(jax.make_jaxpr(fn)(1.0).jaxpr) == 2
 
 
+def bent(case):
+    """The second derivative along a geodesic step is a copy more."""
+    return int(case.kwargs.get("geodesic", False))
+
+
 @pytest.mark.parametrize("case", CALLING)
 def test_at_most_two_copies_in_update(case):
     opt = case.make()
     update = functools.partial(opt.update, value_fn=case.of(marked))
     program = jax.make_jaxpr(update)(start(), opt.init(start()), start())
-    assert 1 <= count(program.jaxpr) <= (2 if opt.method is not None else 1)
+    assert 1 <= count(program.jaxpr) <= (2 if opt.judges else 1) + bent(case)
 
 
 @pytest.mark.parametrize("case", GLOBALIZED)
@@ -60,7 +65,7 @@ def test_one_copy_in_a_solve(case):
     check = "second_order" if opt.method.leaves_saddles else "first_order"
     solve = lambda p: hesskit.minimize(case.of(marked), p, opt, check=check).params
     program = jax.make_jaxpr(solve)(start())
-    assert count(program.jaxpr) == 1
+    assert count(program.jaxpr) == 1 + bent(case)
 
 
 @pytest.mark.parametrize("case", few(DEFAULTS))
