@@ -29,7 +29,6 @@ from hesskit.core.types import Array, Params
 from hesskit.linalg import bounded, small
 from hesskit.linalg.column_scale import column_scale, largest_columns, scaled_factor
 from hesskit.linalg.more_sorensen import trust_region_step
-from hesskit.linalg.on_lanes import on_lanes
 from hesskit.linalg.row_svd import factor, reduce_rows
 
 
@@ -78,7 +77,9 @@ class Beside(NamedTuple):
     zero: Array  # (), bool: each entry of b is within the tolerance of its parts and of the largest
 
 
-def beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Array) -> Beside:
+def beside(
+    matrix: Array, residual: Array, x: Array, lengths: Array, most: Array, tolerance: Array
+) -> Beside:
     """The residuals beside what parameters contribute to each, |A| |x|.
 
     A residual is known at best to what a rounding of the parameters changes in it, eps |A| |x|;
@@ -90,6 +91,7 @@ def beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Arr
       matrix: A, (m, n).
       residual: b, (m,).
       x: the parameters, (n,).
+      lengths: norms of the columns of A, or more, (n,).
       most: the largest |b| so far, ().
       tolerance: ().
 
@@ -97,25 +99,18 @@ def beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Arr
       A `Beside`. Either bound of `zero` may be large for no good reason: the parts by a large
       offset in a parameter, the largest |b| by a far start.
     """
-    few = matrix.shape[1] <= small.LARGEST
-    found = on_lanes(_beside, _beside) if few else _beside
-    return found(matrix, residual, x, most, tolerance)
-
-
-def _beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Array) -> Beside:
-    """`beside`, also of arrays with a further axis of lanes, the last one."""
     if matrix.shape[1] <= small.LARGEST:
         columns = zip(jnp.unstack(jnp.abs(matrix), axis=1), jnp.abs(x), strict=True)
-        parts = functools.reduce(operator.add, (column * a[None] for column, a in columns))
+        parts = functools.reduce(operator.add, (column * a for column, a in columns))
     else:
         parts = jnp.abs(matrix) @ jnp.abs(x)
-    sizes, eps = jnp.abs(residual), float(jnp.finfo(parts.dtype).eps)
-    together = jnp.sum(sizes * parts, 0)
-    unit = tree.power_of_two(jnp.max(parts, 0, keepdims=True, initial=0))
+    eps = float(jnp.finfo(parts.dtype).eps)
+    together = jnp.sum(jnp.abs(residual * parts))
+    unit = tree.power_of_two(jnp.max(lengths * jnp.abs(x), initial=0))  # no part is much larger
     return Beside(
         rounding_floor(together, together, eps),
-        unit[0] * jnp.sqrt(jnp.sum((parts / unit) ** 2, 0)),
-        jnp.all(sizes <= tolerance[None] * jnp.minimum(parts, most[None]), 0),
+        unit * jnp.sqrt(jnp.sum((parts / unit) ** 2)),
+        jnp.all(jnp.abs(residual) <= tolerance * jnp.minimum(parts, most)),
     )
 
 
@@ -191,8 +186,8 @@ def build(
     matrix = rows.matrix.astype(dtype)
     m = matrix.shape[0]
     b = jnp.zeros((m,), dtype) if rows.residual is None else rows.residual.astype(dtype)
-    triangle, inside, rest = rows.reduced or reduce_rows(matrix, b)
-    finite = tree.all_finite((triangle, inside, rest))
+    triangle, inside, size = rows.reduced or reduce_rows(matrix, b)
+    finite = tree.all_finite((triangle, inside, size))
     triangle, inside = jnp.where(finite, triangle, 0), jnp.where(finite, inside, 0)
     largest = largest_columns(triangle, model.largest)
     scale = column_scale(largest, power)
@@ -204,10 +199,10 @@ def build(
     coefficients = s * c + jnp.where(s > 0, more, 0)
     c = coefficients / jnp.where(s > 0, s, 1)
     has_b = rows.residual is not None
-    size = jnp.where(finite, tree.norm((inside, rest)), 0)
+    size = jnp.where(finite, size, 0)
     most = jnp.maximum(model.most, size if has_b else tree.norm(c))
     x = tree.ravel(context.params).astype(dtype)
-    near = beside(matrix, b, x, most, jnp.asarray(context.tolerance, dtype))
+    near = beside(matrix, b, x, largest, most, jnp.asarray(context.tolerance, dtype))
     noise = jnp.where(finite, near.rounding, 0)
     factored = Factored(s * s, vt.T, coefficients, scale, largest, noise, most)
 

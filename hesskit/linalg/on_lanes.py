@@ -47,10 +47,8 @@ def on_lanes(alone: Callable[..., Any], lanes: Callable[..., Any]) -> Callable[.
       >>> print(jax.vmap(size)(jnp.array([[3.0, 4.0], [0.0, 2.0], [5.0, 12.0]])))
       [ 5.  2. 13.]
     """
-    fn = jax.custom_batching.custom_vmap(alone)
 
-    @fn.def_vmap
-    def of_batch(axis_size: int, in_batched: list[bool], *args: Any) -> tuple[Any, Any]:
+    def of_batch(axis_size: int, in_batched: list[bool], *args: Any) -> Any:
         last = [
             adjacent(jnp.moveaxis(leaf, 0, -1))
             if batched
@@ -58,8 +56,39 @@ def on_lanes(alone: Callable[..., Any], lanes: Callable[..., Any]) -> Callable[.
             for leaf, batched in zip(args, in_batched, strict=True)
         ]
         out = jax.tree.map(adjacent, lanes(*last))
-        first = jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out)
-        return first, jax.tree.map(lambda _: True, out)
+        return jax.tree.map(lambda a: jnp.moveaxis(a, -1, 0), out)
+
+    return _either(alone, of_batch)
+
+
+def on_each(alone: Callable[..., Any], each: Callable[..., Any]) -> Callable[..., Any]:
+    """`alone`, whose batch is worked off by `each` under `vmap`: the same by other means.
+
+    For arrays so long that processors have enough to do with those of one problem.
+
+    Args:
+      alone: a function of arrays.
+      each: the same.
+
+    Returns:
+      A function of arrays, with the derivatives of `alone`.
+    """
+
+    def of_batch(axis_size: int, in_batched: list[bool], *args: Any) -> Any:
+        axes = [0 if batched else None for batched in in_batched]
+        return jax.vmap(each, axes, axis_size=axis_size)(*args)
+
+    return _either(alone, of_batch)
+
+
+def _either(alone: Callable[..., Any], of_batch: Callable[..., Any]) -> Callable[..., Any]:
+    """`alone`, or for a batch `of_batch`, which puts its axis first in all that comes out."""
+    fn = jax.custom_batching.custom_vmap(alone)
+
+    @fn.def_vmap
+    def _(axis_size: int, in_batched: list[bool], *args: Any) -> tuple[Any, Any]:
+        out = of_batch(axis_size, in_batched, *args)
+        return out, jax.tree.map(lambda _: True, out)
 
     differentiable = jax.custom_jvp(fn)
     differentiable.defjvp(functools.partial(jax.jvp, alone))

@@ -22,6 +22,7 @@ Veselic (2008), "New fast and accurate Jacobi SVD algorithm I" (on R', not R).
 
 import functools
 import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -65,55 +66,54 @@ def total(x: Array) -> Array:
     return functools.reduce(operator.add, (x[k : k + 1] for k in range(x.shape[0])))
 
 
-def reduce(matrix: Array, residual: Array) -> tuple[Array, Array, Array]:
-    """R and c with [matrix | residual] = Q [R | c], and Q'Q = 1; and what c leaves of it.
+def reduce(given: Sequence[Array], residual: Array) -> tuple[Array, Array, Array]:
+    """R and c with [A | residual] = Q [R | c], and Q'Q = 1; and |residual|.
 
     Args:
-      matrix: A, (m, n, ...), m >= n; further axes are lanes.
-      residual: b, (m, ...).
+      given: the n columns of A, (m,), m >= n; their squares are numbers.
+      residual: b, (m,), likewise.
 
     Returns:
-      R, (n, n, ...), upper triangular with a diagonal that is not negative, c, (n, ...), and
-      |residual - Q c|, (...).
+      R, (n, n), upper triangular with a diagonal that is not negative, c, (n,), and |b|, ().
     """
-    n = matrix.shape[1]
-    given = [*(matrix[:, j] for j in range(n)), residual]
-    peaks = [jnp.max(jnp.abs(a), 0, keepdims=True, initial=0) for a in given]
-    units = [*[tree.power_of_two(functools.reduce(jnp.maximum, peaks[:n]))] * n]
-    units.append(tree.power_of_two(peaks[n]))
-    columns = [a / unit for a, unit in zip(given, units, strict=True)]  # squares are to be numbers
+    n = len(given)
+    columns = [*given, residual]
     rows = []
     for k in range(n):
-        size = jnp.sqrt(jnp.sum(columns[k] * columns[k], 0, keepdims=True))
-        q = columns[k] / jnp.where(size > 0, size, 1)
-        along = [jnp.sum(q * column, 0, keepdims=True) for column in columns[k + 1 :]]
+        last = jnp.sum(columns[n] * columns[n])
+        along = jnp.stack([jnp.sum(columns[k] * column) for column in columns[k:]])
+        size = jnp.sqrt(along[0])
+        inverse = 1 / jnp.where(size > 0, size, 1)
+        row = along * inverse
         columns[k + 1 :] = [
-            column - part * q for column, part in zip(columns[k + 1 :], along, strict=True)
+            column - (part * inverse) * columns[k]
+            for column, part in zip(columns[k + 1 :], row[1:], strict=True)
         ]
-        rows.append([*[jnp.zeros_like(size)] * k, size, *along])
-    triangle = jnp.stack([jnp.concatenate(row[:n]) * units[0] for row in rows])
-    rest = jnp.sqrt(jnp.sum(columns[n] * columns[n], 0)) * units[n][0]
-    return triangle, jnp.concatenate([row[n] for row in rows]) * units[n], rest
+        rows.append(jnp.concatenate([jnp.zeros((k,), row.dtype), row]))
+    joined = jnp.stack(rows)
+    c = joined[:, n]
+    return joined[:, :n], c, jnp.sqrt(jnp.sum(c[:-1] ** 2) + last)
 
 
 def _rotated(a: Array, b: Array, n: int) -> tuple[Array, Array, Array]:
-    """Two rows made orthogonal in their first n entries, and whether they were not."""
+    """Two rows made orthogonal in their first n entries, and the tangent: 0 where they were."""
     alpha, beta, gamma = _dot(a, a, n), _dot(b, b, n), _dot(a, b, n)
     orthogonal = jnp.abs(gamma) <= n * jnp.finfo(a.dtype).eps * jnp.sqrt(alpha) * jnp.sqrt(beta)
-    zeta = (beta - alpha) / jnp.where(orthogonal, 1, 2 * gamma)
-    root = jnp.abs(zeta) + jnp.sqrt(1 + zeta * zeta)
-    tangent = jnp.where(orthogonal, 0, jnp.where(zeta < 0, -1, 1) / root)
+    d = beta - alpha
+    length = jnp.abs(d) + jnp.sqrt(d * d + 4 * gamma * gamma)  # one quotient: a kernel, not three
+    tangent = jnp.where(d < 0, -2, 2) * gamma / jnp.where(length > 0, length, 1)
+    tangent = jnp.where(orthogonal, 0, tangent)
     c = 1 / jnp.sqrt(1 + tangent * tangent)
     s = c * tangent
-    return c * a - s * b, s * a + c * b, ~orthogonal & jnp.isfinite(gamma)
+    return c * a - s * b, s * a + c * b, tangent
 
 
 def _sweep(rows: list[Array], n: int) -> tuple[list[Array], Array]:
     """All pairs of rows once, and in which lanes one was not orthogonal."""
     rows, moved = list(rows), jnp.zeros_like(rows[0][:1], bool)
     for i, j in PAIRS[len(rows)]:
-        rows[i], rows[j], turned = _rotated(rows[i], rows[j], n)
-        moved |= turned
+        rows[i], rows[j], tangent = _rotated(rows[i], rows[j], n)
+        moved |= (tangent != 0) & jnp.isfinite(tangent)
     return rows, moved
 
 

@@ -123,7 +123,9 @@ def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
     a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
     b = a @ x + RNG.normal(size=4)
     one = jnp.ones((), dtype)
-    near = factored.beside(*(jnp.asarray(item, dtype) for item in (a, b - a @ x, x)), one, one)
+    given = (a, b - a @ x, x, np.linalg.norm(a, axis=0))
+    near = factored.beside(*(jnp.asarray(item, dtype) for item in given), one, one)
+    np.testing.assert_allclose(near.parts, np.linalg.norm(abs(a) @ abs(x)), rtol=1e-6)
     floor = float(near.rounding)
     eps = float(jnp.finfo(dtype).eps)
     moved = [x * (1 + eps * np.array(signs)) for signs in np.ndindex(2, 2, 2)]

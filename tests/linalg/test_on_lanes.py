@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hesskit.linalg.on_lanes import on_lanes
+from hesskit.linalg.on_lanes import on_each, on_lanes
 
 calls = []
 
@@ -42,3 +42,15 @@ def test_derivatives_where_some_of_the_tangents_have_lanes(float64):
     np.testing.assert_allclose(values["ax"], np.einsum("kij,kj->ki", a, x), atol=1e-14)
     np.testing.assert_allclose(tangents["ax"], np.einsum("kij,kj->ki", a + da, x), atol=1e-14)
     np.testing.assert_allclose(tangents["size"], 2 * np.sum(x * x, 1), atol=1e-14)
+
+
+def test_a_batch_is_mapped_by_other_means(float64):
+    """The second function serves the batch, with the derivatives of the first."""
+    fn = on_each(lambda a, x: a @ x, lambda a, x: jnp.sum(a * x[None, :], 1) + 1)
+    rng = np.random.default_rng(2)
+    a, x = rng.normal(size=(2, 3)), rng.normal(size=(7, 3))
+    np.testing.assert_allclose(fn(jnp.asarray(a), jnp.asarray(x[0])), a @ x[0], atol=1e-14)
+    found = jax.jit(jax.vmap(fn, in_axes=(None, 0)))(a, x)
+    np.testing.assert_allclose(found, x @ a.T + 1, atol=1e-14)
+    slopes = jax.vmap(jax.jacfwd(fn, 1), in_axes=(None, 0))(jnp.asarray(a), jnp.asarray(x))
+    np.testing.assert_allclose(slopes, np.broadcast_to(a, (7, 2, 3)), atol=1e-14)
