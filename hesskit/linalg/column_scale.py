@@ -12,6 +12,9 @@ Source: More (1978), "The Levenberg-Marquardt algorithm", section 4; van der Slu
 "Condition numbers and equilibration of matrices", theorem 3.5.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 
 from hesskit.core import tree
@@ -82,10 +85,21 @@ def _equilibrated(norms: Array, scale: Array) -> tuple[Array, Array, Array]:
     return even, largest / least, jnp.sum(counts, dtype=jnp.int32)
 
 
+class _Trip(NamedTuple):
+    """D and the factors found so far, their rank, whether none are, and whether to go on."""
+
+    found: tuple[Array, Array, Array, Array]
+    rank: Array
+    first: Array
+    going: Array
+
+
 def scaled_factor(
     matrix: Array, b: Array, scale: Array, largest: Array, num_rows: int | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """D and the factors of [A D^{-1} | b], with a D from `scale` up that hides no direction.
+
+    A loop of one trip, seldom two, holds one copy of the factorization.
 
     Args:
       matrix: A, (m, n), or R of A = Q R.
@@ -97,15 +111,21 @@ def scaled_factor(
     Returns:
       D, (n,), and S, V' and c as of `row_svd.factor`.
     """
-    found = scale, *factor(matrix / scale[None, :], b, num_rows)
     if (num_rows or matrix.shape[0]) < matrix.shape[1]:
-        return found
+        return scale, *factor(matrix / scale[None, :], b, num_rows)
     even, spread, count = _equilibrated(largest, scale)
-    most = jnp.minimum(count, found[1].shape[0])  # as many directions there may be
+    k = min(matrix.shape)
+    most = jnp.minimum(count, k)  # as many directions there may be
 
-    def fairer(matrix: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-        other = even, *factor(matrix / even[None, :], b, num_rows)
-        return tree.where(jnp.sum(other[1] > 0) > jnp.sum(found[1] > 0), other, found)
+    def trip(now: _Trip) -> _Trip:
+        tried = jnp.where(now.first, scale, even)
+        other = tried, *factor(matrix / tried[None, :], b, num_rows)
+        rank = jnp.sum(other[1] > 0, dtype=jnp.int32)
+        found = tree.where(now.first | (rank > now.rank), other, now.found)
+        hidden = (rank < most) & (spread > EVEN)
+        return _Trip(found, rank, jnp.array(False), now.first & hidden)
 
-    hidden = (jnp.sum(found[1] > 0, dtype=jnp.int32) < most) & (spread > EVEN)
-    return tree.while_once(hidden, fairer, found, matrix, b)
+    yes, row = jnp.array(True), jnp.zeros_like(matrix[:k, 0])
+    nothing = scale, row, jnp.zeros_like(matrix[:k]), row
+    start = _Trip(nothing, jnp.zeros((), jnp.int32), yes, yes)
+    return jax.lax.while_loop(lambda now: now.going, trip, start).found
