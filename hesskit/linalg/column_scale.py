@@ -2,11 +2,11 @@ r"""The diagonal D in whose norm |D s| a least-squares step is bounded, and the 
 
 D holds powers of the largest norms so far of the columns of A. A direction whose singular value in
 A D^{-1} = U S V' is rounding is no part of a step; but it may be so small for no better reason than
-its unit (the slope of a line at x = 59,000 in float32). Where one is, the singular values are found
-again with D proportional to the largest norms, which is kept for this step if the rank is then
-larger: of a matrix that lacks rank in any unit, as of fewer rows than columns, the step is the
-shortest in the norm that was asked for. The largest so far tell the unit; a column that has become
-small has not changed its own.
+its unit (the slope of a line at x = 59,000 in float32). Where most of the residual that A can reach
+is left to such directions, the singular values are found again with D proportional to the largest
+norms, which is kept for this step if the rank is then larger: of a matrix that lacks rank in any
+unit, as of fewer rows than columns, the step is the shortest in the norm that was asked for. The
+largest so far tell the unit; a column that has become small has not changed its own.
 
 Source: More (1978), "The Levenberg-Marquardt algorithm", section 4; van der Sluis (1969),
 "Condition numbers and equilibration of matrices", theorem 3.5.
@@ -23,6 +23,8 @@ from hesskit.linalg.row_svd import factor
 
 EVEN = 2
 """Columns whose lengths differ less than this are of one unit."""
+VISIBLE = 0.5**0.5
+"""A smaller part of Q'b in the directions that are seen leaves most of it to the others."""
 
 
 def _column_norms(matrix: Array) -> Array:
@@ -102,8 +104,8 @@ def scaled_factor(
     A loop of one trip, seldom two, holds one copy of the factorization.
 
     Args:
-      matrix: A, (m, n), or R of A = Q R.
-      b: (m,), or Q'b.
+      matrix: R of A = Q R, (k, n), or A where it has no more rows than columns.
+      b: Q'b, (k,).
       scale: D, (n,).
       largest: norms of columns that tell their units, (n,).
       num_rows: m, where A is an R.
@@ -122,7 +124,8 @@ def scaled_factor(
         other = tried, *factor(matrix / tried[None, :], b, num_rows)
         rank = jnp.sum(other[1] > 0, dtype=jnp.int32)
         found = tree.where(now.first | (rank > now.rank), other, now.found)
-        hidden = (rank < most) & (spread > EVEN)
+        left = tree.norm(other[3]) <= VISIBLE * tree.norm(b)
+        hidden = (rank < most) & (spread > EVEN) & left
         return _Trip(found, rank, jnp.array(False), now.first & hidden)
 
     yes, row = jnp.array(True), jnp.zeros_like(matrix[:k, 0])

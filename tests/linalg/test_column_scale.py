@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hesskit.linalg.column_scale import column_scale, largest_columns, scaled_factor
+from hesskit.linalg.row_svd import reduce_rows
 
 
 def norms(matrix):
@@ -30,8 +31,9 @@ def test_a_full_rank_is_found_whatever_the_units(dtype):
     """The second singular value is below rounding as the columns come, and 1e-3 in one unit."""
     far = float(1 / jnp.finfo(dtype).eps) ** 0.75
     a = np.stack([np.ones(7), far * (1 + 1e-3 * np.linspace(-1, 1, 7))], axis=1)
-    rows, b = jnp.asarray(a, dtype), jnp.ones(7, dtype)
-    scale, s, vt, _ = scaled_factor(rows, b, jnp.ones(2, dtype), norms(rows))
+    rows, b = jnp.asarray(a, dtype), jnp.linspace(-1, 1, 7, dtype=dtype)
+    triangle, b, _ = reduce_rows(rows, b)
+    scale, s, vt, _ = scaled_factor(triangle, b, jnp.ones(2, dtype), norms(rows), num_rows=7)
     assert (s > 0).all()
     np.testing.assert_allclose(
         (scale / np.linalg.norm(a, axis=0))[0], scale[1] / (7**0.5 * far), rtol=1e-3
@@ -49,8 +51,10 @@ def test_a_column_of_zeros_is_no_unit(dtype):
 
 
 def test_the_norm_that_was_asked_for_stays_where_no_other_finds_more(dtype):
-    a = jnp.array([[1.0, 2.0, 30.0], [1.0, 2.0, 20.0], [1.0, 2.0, 50.0], [1.0, 2.0, 10.0]], dtype)
-    scale, s, _, _ = scaled_factor(a, jnp.ones(4, dtype), jnp.ones(3, dtype), norms(a))
+    """Two columns are multiples of one another."""
+    triangle = jnp.array([[2.0, 4.0, 55.0], [0.0, 0.0, 30.0], [0.0, 0.0, 0.0]], dtype)
+    b = jnp.array([0.0, 0.0, 1.0], dtype)
+    scale, s, _, _ = scaled_factor(triangle, b, jnp.ones(3, dtype), norms(triangle), num_rows=4)
     np.testing.assert_array_equal(scale, 1)
     assert int((s > 0).sum()) == 2
 
@@ -59,15 +63,27 @@ def test_fewer_rows_than_columns_keep_the_norm_that_was_asked_for(dtype):
     """They lack rank in any unit; here D proportional to the columns would find a rank of 2."""
     tiny = 2.5 * float(jnp.finfo(dtype).eps)
     a = jnp.array([[1.0, 0.0, 0.0], [0.0, tiny, 0.0]], dtype)
-    scale, s, _, _ = scaled_factor(a, jnp.ones(2, dtype), jnp.ones(3, dtype), norms(a))
+    b = jnp.array([0.0, 1.0], dtype)
+    scale, s, _, _ = scaled_factor(a, b, jnp.ones(3, dtype), norms(a))
     np.testing.assert_array_equal(scale, 1)
     assert int((s > 0).sum()) == 1
+
+
+def test_a_direction_that_holds_little_of_the_residual_may_wait(dtype):
+    """As the columns come there is a step to take, of half the decrease at least."""
+    far = float(1 / jnp.finfo(dtype).eps) ** 0.75
+    triangle = jnp.array([[1.0, far], [0.0, 1e-4 * far]], dtype)
+    for b, rank in (([1.0, 0.5], 1), ([0.5, 1.0], 2)):
+        found = scaled_factor(
+            triangle, jnp.array(b, dtype), jnp.ones(2, dtype), norms(triangle), num_rows=7
+        )
+        assert int((found[1] > 0).sum()) == rank
 
 
 def test_a_column_that_became_small_keeps_its_unit(dtype):
     """Equal when they were largest: the step is the shortest, none goes far along the small one."""
     tiny = float(jnp.finfo(dtype).eps)
-    a = jnp.array([[1.0, 0.0], [1.0, tiny / 2], [1.0, 0.0]], dtype)
-    scale, s, _, _ = scaled_factor(a, jnp.ones(3, dtype), jnp.ones(2, dtype), jnp.ones(2, dtype))
+    a, b = jnp.array([[1.0, 0.0], [0.0, tiny / 2]], dtype), jnp.array([0.0, 1.0], dtype)
+    scale, s, _, _ = scaled_factor(a, b, jnp.ones(2, dtype), jnp.ones(2, dtype))
     np.testing.assert_array_equal(scale, 1)
     assert int((s > 0).sum()) == 1
