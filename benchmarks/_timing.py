@@ -29,7 +29,7 @@ class Target(NamedTuple):
 
     @property
     def met(self) -> bool:
-        return self.value <= self.bound  # NaN is not met
+        return bool(self.value <= self.bound)  # NaN is not met; NumPy has bools of its own
 
     def line(self) -> str:
         verdict = "met" if self.met else "NOT MET"
