@@ -77,9 +77,7 @@ class Beside(NamedTuple):
     zero: Array  # (), bool: each entry of b is within the tolerance of its parts and of the largest
 
 
-def beside(
-    matrix: Array, residual: Array, x: Array, lengths: Array, most: Array, tolerance: Array
-) -> Beside:
+def beside(matrix: Array, residual: Array, x: Array, most: Array, tolerance: Array) -> Beside:
     """The residuals beside what parameters contribute to each, |A| |x|.
 
     A residual is known at best to what a rounding of the parameters changes in it, eps |A| |x|;
@@ -91,7 +89,6 @@ def beside(
       matrix: A, (m, n).
       residual: b, (m,).
       x: the parameters, (n,).
-      lengths: norms of the columns of A, or more, (n,).
       most: the largest |b| so far, ().
       tolerance: ().
 
@@ -106,7 +103,7 @@ def beside(
         parts = jnp.abs(matrix) @ jnp.abs(x)
     eps = float(jnp.finfo(parts.dtype).eps)
     together = jnp.sum(jnp.abs(residual * parts))
-    unit = tree.power_of_two(jnp.max(lengths * jnp.abs(x), initial=0))  # no part is much larger
+    unit = tree.power_of_two(jnp.max(parts, initial=0))
     return Beside(
         rounding_floor(together, together, eps),
         unit * jnp.sqrt(jnp.sum((parts / unit) ** 2)),
@@ -202,7 +199,7 @@ def build(
     size = jnp.where(finite, size, 0)
     most = jnp.maximum(model.most, size if has_b else tree.norm(c))
     x = tree.ravel(context.params).astype(dtype)
-    near = beside(matrix, b, x, largest, most, jnp.asarray(context.tolerance, dtype))
+    near = beside(matrix, b, x, most, jnp.asarray(context.tolerance, dtype))
     noise = jnp.where(finite, near.rounding, 0)
     factored = Factored(s * s, vt.T, coefficients, scale, largest, noise, most)
 

@@ -128,7 +128,7 @@ def scaled_factor(
         hidden = (rank < most) & (spread > EVEN) & left
         return _Trip(found, rank, jnp.array(False), now.first & hidden)
 
-    yes, row = jnp.array(True), jnp.zeros_like(matrix[:k, 0])
+    yes, row = jnp.array(True), jnp.zeros((k,), matrix.dtype)
     nothing = scale, row, jnp.zeros_like(matrix[:k]), row
     start = _Trip(nothing, jnp.zeros((), jnp.int32), yes, yes)
     return jax.lax.while_loop(lambda now: now.going, trip, start).found

@@ -99,7 +99,8 @@ def _rotated(a: Array, b: Array, n: int) -> tuple[Array, Array, Array]:
     """Two rows made orthogonal in their first n entries, and the tangent: 0 where they were."""
     alpha, beta, gamma = _dot(a, a, n), _dot(b, b, n), _dot(a, b, n)
     orthogonal = jnp.abs(gamma) <= n * jnp.finfo(a.dtype).eps * jnp.sqrt(alpha) * jnp.sqrt(beta)
-    d = beta - alpha
+    unit = tree.power_of_two(alpha + beta)  # these are squares: their squares need one
+    d, gamma = (beta - alpha) / unit, gamma / unit
     length = jnp.abs(d) + jnp.sqrt(d * d + 4 * gamma * gamma)  # one quotient: a kernel, not three
     tangent = jnp.where(d < 0, -2, 2) * gamma / jnp.where(length > 0, length, 1)
     tangent = jnp.where(orthogonal, 0, tangent)

@@ -125,6 +125,20 @@ def test_ravel_is_that_of_jax_and_unravel_its_inverse():
     assert tree.ravel({}).shape == (0,)
 
 
+def test_the_gradient_of_the_norm(float64):
+    """Also of so many entries that the norm is found by a loop, in reverse mode and twice."""
+    for n in (3, 12):
+        x = jnp.linspace(1.0, 2.0, n)
+        size = np.linalg.norm(x)
+        unit = np.asarray(x) / size
+        np.testing.assert_allclose(jax.grad(tree.norm)(x), unit, rtol=1e-14)
+        np.testing.assert_allclose(
+            jax.hessian(tree.norm)(x), (np.eye(n) - np.outer(unit, unit)) / size, atol=1e-14
+        )
+        np.testing.assert_array_equal(jax.grad(tree.norm)(0 * x), 0)
+        np.testing.assert_allclose(jax.grad(tree.norm)(1e-200 * x), unit, rtol=1e-14)
+
+
 def test_while_once_computes_only_if_needed():
     calls = []
 

@@ -118,13 +118,19 @@ def test_no_direction_is_lost_to_the_units_of_columns(float64):
     assert (built.model.scale >= 1).all()
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1.0, 1e25])
+def test_parts_of_residuals_in_any_unit(unit):
+    a = jnp.full((10, 2), unit)
+    found = factored.beside(a, jnp.ones(10), jnp.ones(2), jnp.array(1e20), jnp.array(1e-6))
+    np.testing.assert_allclose(found.parts, 2 * unit * 10**0.5, rtol=1e-6)
+
+
 def test_the_rounding_of_residuals_is_that_of_the_parameters(dtype):
     """f of parameters moved by a rounding differs by no more, and by much of that somewhere."""
     a, x = RNG.normal(size=(4, 3)), np.array([1e3, -2e4, 5.0])
     b = a @ x + RNG.normal(size=4)
     one = jnp.ones((), dtype)
-    given = (a, b - a @ x, x, np.linalg.norm(a, axis=0))
-    near = factored.beside(*(jnp.asarray(item, dtype) for item in given), one, one)
+    near = factored.beside(*(jnp.asarray(item, dtype) for item in (a, b - a @ x, x)), one, one)
     np.testing.assert_allclose(near.parts, np.linalg.norm(abs(a) @ abs(x)), rtol=1e-6)
     floor = float(near.rounding)
     eps = float(jnp.finfo(dtype).eps)

@@ -74,3 +74,12 @@ def test_small_svd_keeps_small_singular_values():
     s, _, _ = small.svd(jnp.asarray(a, "float32"), jnp.zeros(4))
     exact = np.linalg.svd(np.asarray(a, "float32").astype("float64"), compute_uv=False)
     np.testing.assert_allclose(s, exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_rows_of_any_unit_become_orthogonal(unit):
+    """And are then left alone, so that no lane sweeps in vain."""
+    near = unit * jnp.array([[0.0, 1.0, 0.5], [0.0, 0.5, 1.0]])
+    rows, _ = small._sweep([jnp.array([1.0, 0.0, 0.0]), *near], 3)
+    assert abs(rows[1] @ rows[2]) < 1e-6 * unit**2
+    assert not small._sweep(rows, 3)[1].any()

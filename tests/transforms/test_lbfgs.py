@@ -276,3 +276,23 @@ REDUCTIONS = {
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 def test_the_ledger_of_reductions():
     assert reductions() == REDUCTIONS
+
+
+def test_reverse_mode_through_unrolled_steps(float64):
+    """As in meta-learning, of more entries than norms write out; against central differences."""
+    weights, start = jnp.linspace(1.0, 2.0, 12), jnp.linspace(-1.0, 1.0, 12)
+
+    @jax.jit
+    def after(shift):
+        def fn(p):
+            return 0.5 * jnp.sum(weights * (p - shift) ** 2) + 0.01 * jnp.sum(p**4)
+
+        opt = hesskit.lbfgs(0.1)
+        params, state = start, opt.init(start)
+        for _ in range(2):
+            updates, state = opt.update(jax.grad(fn)(params), state, params, value_fn=fn)
+            params = optax.apply_updates(params, updates)
+        return jnp.sum(params**2)
+
+    expected = (after(1.3 + 1e-5) - after(1.3 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(jax.grad(after)(1.3), expected, rtol=1e-6)
