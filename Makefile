@@ -19,7 +19,7 @@ help: ## Show this list
 	@echo "make TARGET   (PYTHON=$(PYTHON), ARGS=\"...\" reaches pytest, the demo and the benchmarks)"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-11s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.has-demo ## Solve three real problems by every method; pictures go to demo_output/
+demo: $(VENV)/.has-demo ## Five problems and four fits by the general methods; pictures go to demo_output/
 	$(BIN)/python benchmarks/demo.py $(ARGS)
 
 test: $(VENV)/.has-test ## Run the tests and the examples in docstrings and README (ARGS='-m slow': the slow ones)

@@ -1,5 +1,7 @@
 """hesskit: second-order optimization for JAX."""
 
+import importlib as _importlib
+
 from hesskit.analysis._critical import CriticalKind, CriticalPoint
 from hesskit.analysis.check_hessian import HessianCheck, check_hessian
 from hesskit.analysis.classify_critical_point import classify_critical_point
@@ -191,3 +193,17 @@ __all__ = [
     "trust_region",
     "value_and_grad_from_state",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`hesskit.plots` on first use: it needs matplotlib, an extra."""
+    if name != "plots":
+        raise AttributeError(f"module 'hesskit' has no attribute {name!r}")
+    try:
+        return _importlib.import_module("hesskit.plots")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise ModuleNotFoundError(
+            "hesskit.plots needs matplotlib: pip install 'hesskit[plots]'", name="matplotlib"
+        ) from error

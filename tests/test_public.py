@@ -120,6 +120,16 @@ def test_import_needs_no_extra():
     assert int(done.stdout) == len(hesskit.__all__)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_plots_come_with_the_package_and_say_what_they_need(missing):
+    code = "import sys; sys.modules['matplotlib'] = None\n" if missing else ""
+    code += "import hesskit\ntry: print(hesskit.plots.fit.__name__)\n"
+    code += "except ModuleNotFoundError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = "hesskit.plots needs matplotlib: pip install 'hesskit[plots]'" if missing else "fit"
+    assert done.stdout.strip() == said, done.stderr
+
+
 def test_documented_parameters_reads_google_style():
     doc = """One line.
 

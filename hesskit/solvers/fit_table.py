@@ -134,6 +134,8 @@ def _quality(fit: Any) -> list[str]:
     if fit.absolute_sigma and dof > 0:
         parts.append(f"p = {float(fit.p_value):.2g}")
     lines = [", ".join(parts)]
+    if not math.isfinite(chi2):
+        return lines
     if not fit.spread.is_formed:
         count = fit.spread.at_bound.size
         lines.append("no standard errors, for there is " + UNFORMED.format(most=MOST, count=count))
@@ -169,7 +171,8 @@ def table(fit: Any) -> str:
     if jnp.ndim(fit.status) > 0:
         return f"{fit.method}: {count_statuses(fit)}"
     word = "success" if bool(fit.success) else "no success"
-    notes = _notes(fit)
+    known = math.isfinite(fit.chi2)  # else nothing is known of the errors
+    notes = _notes(fit) if known else ["" for _ in fit.names]
     return "\n".join(
         [
             f"{fit.method}: {word}, {_cost(fit)}",
@@ -177,6 +180,6 @@ def table(fit: Any) -> str:
             *_quality(fit),
             fit.message,
             *_open(fit.names, notes),
-            *(correlations(fit.names, fit.correlation) if fit.spread.is_formed else []),
+            *(correlations(fit.names, fit.correlation) if known and fit.spread.is_formed else []),
         ]
     )

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hesskit
 from hesskit.core.bounds import parse
 from hesskit.core.status import Status
 from hesskit.solvers import fit_table
 from hesskit.solvers.fit_result import fit_result
 from tests.solvers.fits import result_of, straight_line
+
+X = jnp.linspace(0.0, 1.0, 10)
 
 
 @pytest.mark.slow
@@ -132,3 +135,13 @@ def test_relative_errors():
     assert fit_table.relative(1.0, 3.1) == "310 %"
     assert fit_table.relative(1e-3, 1.0) == "> 1000 %"
     assert fit_table.relative(0.0, 1.0) == fit_table.relative(1.0, float("nan")) == ""
+
+
+def test_a_fit_that_never_started_says_nothing_of_errors():
+    fit = hesskit.curve_fit(lambda p, x: p["a"] * x / p["t"], X, X, {"a": 1.0, "t": 0.0})
+    assert fit.status == Status.NONFINITE_START
+    text = str(fit)
+    assert "NONFINITE_START" in text
+    assert "determine" not in text
+    assert "singular" not in text
+    assert "errors scaled" not in text
