@@ -172,6 +172,7 @@ def check_sums_of_squares(dtype):
         np.testing.assert_allclose(value, expected, rtol=tolerance, err_msg=problem.name)
 
 
+@pytest.mark.slow
 def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals(float64):
     check_sums_of_squares(jnp.dtype("float64"))
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import hesskit
 from hesskit import CriticalKind
@@ -14,6 +15,7 @@ def fn(p, c):
     return jnp.sum(p["a"] ** 2) + c * jnp.sum(p["b"] ** 2)
 
 
+@pytest.mark.slow
 def test_by_the_ends_of_the_spectrum():
     for c, kind in ((2.0, "MINIMUM"), (-2.0, "SADDLE"), (0.0, "INCONCLUSIVE")):
         found = hesskit.classify_critical_point(fn, POINT, args=(c,), dense=False)

@@ -81,6 +81,7 @@ def test_corrected_eigenvalues_are_the_diagonal_of_the_curvature(float64, max_fa
         assert away[0] < away[1]
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
 def test_layers_of_a_scan_have_the_blocks_of_a_net_written_out(float64):
     shapes = {"b": (2,), "m": (2, 2), "s": (2,), "w": (2, 2)}

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import hesskit
 from hesskit.core import blocks, objective
 from hesskit.linalg import kronecker_reading
 
 
+@pytest.mark.slow
 def test_columns_sum_to_the_hessian_by_rows_of_outputs(float64):
     """What is between rows, which have no curvature in common, has the mean 0 over signs."""
     rng = np.random.default_rng(0)

@@ -189,6 +189,7 @@ def test_aux_only_on_demand():
     assert aux == {"terms": 1.0, "aux": {"seen": 1}}
 
 
+@pytest.mark.slow
 def test_rows_found_at_once_give_the_gradient_too(float64):
     """R'c of [A | b] = Q [R | c], on lanes and alone, is that of the reverse pass."""
     t, y = jnp.asarray(X[:, 0]), jnp.asarray(X[:, 1])

@@ -175,6 +175,7 @@ def test_the_sandwich_needs_degrees_of_freedom():
     assert np.isnan(np.diagonal(few.covariance)).all()
 
 
+@pytest.mark.slow
 def test_the_sandwich_is_differentiable(float64):
     rows, u = jnp.asarray(ROWS), jnp.arange(8.0)
 

@@ -81,7 +81,13 @@ def fit(name, row):
     )
 
 
-@pytest.mark.parametrize("size", SIZES)
+QUICK = (2, 3, 4, 8)
+"""Those of most sets: each size takes a compilation."""
+
+
+@pytest.mark.parametrize(
+    "size", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in SIZES]
+)
 def test_certified_values(size):
     alike = {p.name: p for p in problems() if p.certified.size == size}
     for name, row in (run for run in RUNS if run[0] in alike):

@@ -73,6 +73,7 @@ def test_weight_decay_is_a_penalty_in_the_objective():
     np.testing.assert_allclose(ours["w"], summed["w"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @USER
 def test_with_a_rate_it_learns_from_batches_within_its_norm_constraint():
     opt = hesskit.kfac(1.0, norm_constraint=1e-2, damping=1e-2)
@@ -153,6 +154,7 @@ def test_a_rule_of_the_users_own_is_kept():
     np.testing.assert_allclose(hesskit.last_info(state).grad_norm, jnp.linalg.norm(grad), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_momentum_does_not_hide_a_direction_from_the_norm_constraint():
     """Each direction within it, a sum of them with weights 1, 1/2, ... is within four times it."""
     loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p)
@@ -191,6 +193,7 @@ def test_half_precision_in_a_checkpointed_model_has_factors_in_single():
     assert {leaf.dtype for leaf in jax.tree.leaves(state.model.means)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @USER
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices")
 def test_data_on_four_devices_give_the_same_steps_by_one_sum_of_factors():

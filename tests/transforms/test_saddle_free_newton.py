@@ -71,6 +71,7 @@ def test_krylov_form_holds_no_square_array():
     assert max(sizes) <= 20 * n
 
 
+@pytest.mark.slow
 def test_products_are_bounded_and_few_where_the_gradient_is_loose(float64):
     rows = trace("saddle_free_newton krylov", "convex", [1.0, -1.0, 2.0, 0.5], "float64")
     assert np.all(rows.info.num_products[rows.info.status == 0] <= 4)
