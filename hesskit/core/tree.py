@@ -91,8 +91,7 @@ def norm(x: Params) -> Array:
     total = vdot(x, x)
     small, large = _ends(total.dtype)
     usual = (total > small) & (total < large)
-    plain = jnp.sqrt(jnp.where(usual, total, 1))
-    return while_once(~usual, _norm_by_largest, plain, x)
+    return while_once(~usual, _norm_by_largest, jnp.sqrt(total), x)
 
 
 @norm.defjvp
@@ -112,9 +111,9 @@ def _ends(dtype: jnp.dtype) -> tuple[float, float]:
 
 
 def _norm_by_largest(x: Params) -> Array:
-    unit = power_of_two(jax.lax.stop_gradient(max_abs(x)))
+    unit = power_of_two(max_abs(x))
     sizes = jax.tree.map(lambda a: jnp.abs(a).astype(unit.dtype) / unit, x)
-    return _root(vdot(sizes, sizes), unit)
+    return unit * jnp.sqrt(vdot(sizes, sizes))
 
 
 def _norm_at_once(x: Params) -> Array:
@@ -127,13 +126,7 @@ def _norm_at_once(x: Params) -> Array:
     small, large = _ends(dtype)
     total = jnp.where(plain > large, lowered, jnp.where(plain < small, raised, plain))
     back = jnp.where(plain > large, unit, jnp.where(plain < small, 1 / unit, 1)).astype(dtype)
-    return _root(total, back)
-
-
-def _root(total: Array, unit: Array) -> Array:
-    """`unit sqrt(total)`, of derivative 0 at 0; NaN stays."""
-    positive = total > 0
-    return jnp.where(positive, unit * jnp.sqrt(jnp.where(positive, total, 1)), total)
+    return back * jnp.sqrt(total)
 
 
 def max_abs(x: Params) -> Array:

@@ -2,8 +2,8 @@ r"""A few vectors in memory, one a row of each leaf: Q' of shape (m, *shape).
 
     coefficients  Q'x,     combination  Q c,     combinations  Q C'         (1)
 
-as matrix products at HIGHEST precision in at least float32; where a leaf is laid out along the axes
-of an explicit mesh, as products and sums that keep its layout.
+of real vectors, as matrix products at HIGHEST precision in at least float32; combinations of leaves
+laid out along the axes of an explicit mesh as products and sums that keep the layout.
 """
 
 import functools

@@ -99,7 +99,7 @@ class _Trip(NamedTuple):
 def scaled_factor(
     matrix: Array, b: Array, scale: Array, largest: Array, num_rows: int | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """D and the factors of [A D^{-1} | b], with a D from `scale` up that hides no direction.
+    """D and the factors of [A D^{-1} | b], with a D from `scale` up that does not hide most of Q'b.
 
     A loop of one trip, seldom two, holds one copy of the factorization.
 
