@@ -357,15 +357,17 @@ def test_a_state_of_another_run_is_refused():
 
 
 @pytest.mark.slow
-def test_vmap_is_one_by_one_with_unequal_lanes():
-    starts = jnp.array([START, [1.0, 1.0], [NAN, 0.0], [3.0, -2.0]])
+def test_vmap_is_one_by_one_with_unequal_lanes(float64):
+    # In float64: at the rounding floor of float32 two compilations of the same arithmetic may
+    # differ by a step.
+    starts = jnp.array([START, [1.0, 1.0], [NAN, 0.0], [3.0, -2.0]], float)
     batch = jax.vmap(lambda p: solve(start=p, args=(100.0,), max_steps=60))(starts)
     for lane, start in enumerate(starts):
         alone = solve(start=start, args=(100.0,), max_steps=60)
         assert batch.status[lane] == alone.status
         assert batch.num_steps[lane] == alone.num_steps
-        np.testing.assert_allclose(batch.params[lane], alone.params, rtol=1e-5)
-        np.testing.assert_allclose(batch.value[lane], alone.value, atol=1e-9)
+        np.testing.assert_allclose(batch.params[lane], alone.params, rtol=1e-12)
+        np.testing.assert_allclose(batch.value[lane], alone.value, atol=1e-20)
     assert list(batch.success) == [True, True, False, True]
     assert batch.message.startswith("3 of 4 succeeded")
 
