@@ -78,6 +78,8 @@ from hesskit.transforms.sophia import scale_by_sophia, sophia
 from hesskit.transforms.ssbroyden import ssbroyden
 from hesskit.transforms.trust_region import scale_by_trust_region, trust_region
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Band",
     "ConditionNumber",

@@ -134,7 +134,13 @@ def find_critical_point(
 def _box(box: Any) -> tuple[Params, Params]:
     """The lower and the upper corner."""
     corners = box
-    if not (isinstance(box, tuple) and len(box) == 2):
+    if isinstance(box, dict):
+        is_pair = lambda node: isinstance(node, (tuple, list)) and len(node) == 2
+        pairs = jax.tree.leaves(box, is_leaf=is_pair)
+        if not all(map(is_pair, pairs)):
+            raise ValueError("box must have (low, high) at each leaf of params, or be two corners")
+        corners = tuple(jax.tree.map(lambda pair: pair[i], box, is_leaf=is_pair) for i in (0, 1))
+    elif not (isinstance(box, tuple) and len(box) == 2):
         rows = jnp.asarray(box)
         if rows.ndim != 2 or rows.shape[1] != 2:
             raise ValueError(
@@ -164,8 +170,8 @@ def find_critical_points(
 
     Args:
       value_fn: `value_fn(params, ...) -> ()`.
-      box: the corners `(lower, upper)`, each like params; for params of one axis also an array of
-        rows (low, high), (n, 2).
+      box: the corners `(lower, upper)`, each like params; for params that are a dict also one with
+        (low, high) at each leaf; for params of one axis also an array of such rows, (n, 2).
       args: data for `value_fn`: a tuple, positional after params, or a dict, by name.
       num_starts: starts, drawn uniformly in the box.
       key: an int or a key, of the starts.

@@ -8,7 +8,23 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Why a run stopped. `RUNNING` (0) is an update of a run that goes on."""
+    """Why a run stopped; `success` of a result says whether that is an answer.
+
+    Attributes:
+      RUNNING: 0, an update of a run that goes on.
+      GRADIENT_TOL: the gradient is zero to gtol.
+      VALUE_TOL: the value changed by less than ftol.
+      STEP_TOL: the step was shorter than xtol.
+      MAX_STEPS: `max_steps` are done; `state=result.state` goes on.
+      NONFINITE_START: value or gradient at the start are NaN or infinite.
+      NONFINITE_TRIALS: and so they are at every trial, however short the step.
+      LINE_SEARCH_FAILED: no step, however short, lowers the value.
+      ROUNDOFF_LIMITED: the dtype resolves no further descent.
+      UNBOUNDED: the value falls without end.
+      SADDLE: the gradient is zero, and the Hessian has a negative eigenvalue.
+      SINGULAR: the plain Newton step does not exist.
+      USER_STOP: the callback said so.
+    """
 
     RUNNING = 0
     GRADIENT_TOL = 1

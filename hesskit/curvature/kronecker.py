@@ -173,7 +173,7 @@ def kronecker_operator(
         raise TypeError("kronecker_operator takes real params; split complex leaves in two")
     fn, _ = objective.real(value_fn, params, args=args, caller="kronecker_operator")
     if not isinstance(fn, Structured):
-        raise TypeError(whitened.plain("kronecker_operator"))
+        raise TypeError(whitened.plain("kronecker_operator", of_model=True))
     options = _Options(
         num_samples, estimator, eigenvalue_correction, sharing, shared, max_factor_dim
     )

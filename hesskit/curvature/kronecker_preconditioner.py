@@ -79,7 +79,7 @@ def _update(
     """The means with one pass more; one that is not finite changes nothing."""
     fn = getattr(product, "objective", None)
     if not isinstance(fn, Structured):
-        raise TypeError(whitened.plain("kronecker_preconditioner"))
+        raise TypeError(whitened.plain("kronecker_preconditioner", of_model=True))
     most, shared = options.max_factor_dim, options.shared
     plan = blocks.plan(
         lambda p: fn.inner(p)[0], params, max_dim=most, shared=shared, joined=False, fixed=True

@@ -143,7 +143,7 @@ def kronecker_table(
     params = errors.check_params(params)
     fn, point = objective.real(value_fn, params, args=args, caller="kronecker_table")
     if not isinstance(fn, Structured):
-        raise TypeError(whitened.plain("kronecker_table"))
+        raise TypeError(whitened.plain("kronecker_table", of_model=True))
     found = blocks.plan(lambda p: fn.inner(p)[0], point, max_dim=max_factor_dim, shared=shared)
     pairs = zip(found.blocks, jax.tree.leaves(point), strict=True)
     return KroneckerTable(tuple(_row(block, leaf.shape, found.blocks) for block, leaf in pairs))

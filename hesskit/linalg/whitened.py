@@ -43,8 +43,14 @@ class Rows(NamedTuple):
     reduced: tuple[Array, Array, Array] | None = None
 
 
-def plain(caller: str) -> str:
-    """The sentence for an objective without structure."""
+def plain(caller: str, *, of_model: bool = False) -> str:
+    """The sentence for an objective without structure, or without the model that is read."""
+    if of_model:
+        return (
+            f"{caller} reads the model, not only its loss: objective = "
+            "hesskit.composite(loss, model). For squared residuals: "
+            "hesskit.least_squares_loss(residual)."
+        )
     return (
         f"{caller} needs the residuals, not only their sum of squares: loss = "
         "hesskit.least_squares_loss(residual). For another loss of a model's outputs: "

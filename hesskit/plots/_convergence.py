@@ -47,7 +47,8 @@ def convergence(
     all are shown above the lowest, which the label names.
 
     Args:
-      results: what a solver returned with `history=True`, or several of them.
+      results: what a solver returned with `history=True`, several of them, or a dict of such from
+        their labels.
       ax: where; None makes a new figure.
       labels: a name for each run; None takes that of its method. Runs of one name have one color.
       sequential: each run goes on where the one before ended, as with `state=`, or from another
@@ -74,6 +75,8 @@ def convergence(
     """
     errors.check_choice(x, tuple(X), name="x")
     errors.check_choice(y, tuple(Y), name="y")
+    if isinstance(results, dict):
+        labels, results = labels or list(results), list(results.values())
     runs = [results] if hasattr(results, "history") else list(results)
     curves = _curves(runs, _names(runs, labels, numbered=not sequential), x=x, y=y)
     if sequential:

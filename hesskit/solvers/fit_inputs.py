@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from hesskit.core import errors, prefix, tree
+from hesskit.core import signature as signatures
 from hesskit.core.types import Array, Params
 from hesskit.solvers.band import Data
 
@@ -42,7 +43,23 @@ def check_names(other: dict[str, Any]) -> None:
 def evaluate(model: Callable[..., Any], params: Params, x: Any) -> Any:
     """`model(params, x)` as arrays; an exception inside it says who called."""
     with errors.calling("model", params, "curve_fit"):
-        return jax.tree.map(jnp.asarray, model(params, x))
+        try:
+            return jax.tree.map(jnp.asarray, model(params, x))
+        except (TypeError, IndexError, AttributeError, KeyError) as error:
+            if _evaluates(model, x, params):
+                error.add_note(
+                    "model(x, params) runs, but curve_fit calls model(params, x): put params first."
+                )
+            raise
+
+
+def _evaluates(model: Callable[..., Any], *args: Any) -> bool:
+    """Whether `model(*args)` can be traced."""
+    try:
+        jax.eval_shape(model, *args)
+    except Exception:
+        return False
+    return True
 
 
 def _written(params: Params, num: int) -> str:
@@ -67,9 +84,8 @@ def check_signature(model: Callable[..., Any], params: Params) -> None:
       TypeError: it takes its parameters one by one, as SciPy's models do, or not two arguments.
     """
     errors.check_callable(model, name="model", of="params and x")
-    try:
-        signature = inspect.signature(model)
-    except (TypeError, ValueError):  # some callables have no signature
+    signature = signatures.of(model)
+    if signature is None:
         return
     kinds = inspect.Parameter
     positional = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
@@ -117,10 +133,10 @@ def check_output(model: Callable[..., Any], params: Params, x: Any, y: Any) -> N
     same = jax.tree.structure(out) == jax.tree.structure(y)
     pairs = list(zip(jax.tree_util.tree_leaves_with_path(out), jax.tree.leaves(y), strict=False))
     if not (same and all(a.shape == b.shape for (_, a), b in pairs)):
-        raise ValueError(
-            f"model returned {_shapes(out)}, ydata has {_shapes(y)}: is it model(x, params)? "
-            "curve_fit calls model(params, x)."
-        )
+        advice = "is it model(x, params)? curve_fit calls model(params, x)."
+        if same and all(a.size == b.size for (_, a), b in pairs):
+            advice = "return the shape of ydata, by jnp.reshape or out[..., 0]."
+        raise ValueError(f"model returned {_shapes(out)}, ydata has {_shapes(y)}: {advice}")
     for (path, a), b in pairs:
         where = "model" + jax.tree_util.keystr(path)
         if not jnp.issubdtype(a.dtype, jnp.inexact):
@@ -191,22 +207,32 @@ def unit(y: Any) -> Array | None:
     Returns:
       None if y is known to be harmless, else a power of two, ().
     """
-    size = tree.max_abs(y)
-    info = jnp.finfo(size.dtype)
+    info = jnp.finfo(tree.result_dtype(y))
     least = (float(info.tiny) / float(info.eps)) ** 0.5  # a residual of sqrt(eps) y has a square
     most = (float(info.max) / tree.size(y)) ** 0.5
-    safe = (size == 0) | ((size >= least) & (size <= most))
-    if not isinstance(size, Tracer) and bool(safe):
-        return None
-    return jnp.where(safe, 1, tree.power_of_two(size))
+
+    def is_safe(size: Any) -> Any:
+        return (size == 0) | ((size >= least) & (size <= most))
+
+    leaves = jax.tree.leaves(y)
+    if not any(isinstance(leaf, Tracer) for leaf in leaves):
+        if is_safe(max(float(abs(_on_host(leaf)).max(initial=0)) for leaf in leaves)):
+            return None
+    size = tree.max_abs(y)
+    return jnp.where(is_safe(size), 1, tree.power_of_two(size))
+
+
+def _on_host(array: Array) -> Any:
+    """A concrete array as one of numpy: nothing is compiled for a check."""
+    with jax.ensure_compile_time_eval():
+        return jax.device_get(array)
 
 
 def _first(array: Any, wrong: Callable[[Any], Any]) -> tuple[str, Any] | None:
     """Place and value of the first entry that is `wrong`; None if there is none, or if traced."""
     if isinstance(array, Tracer) or array.size == 0:
         return None
-    with jax.ensure_compile_time_eval():
-        host = jax.device_get(array)  # a numpy array: nothing is compiled for a check
+    host = _on_host(array)
     flags = wrong(host).reshape(-1)
     if not flags.any():
         return None

@@ -71,7 +71,7 @@ def check(options: Options) -> None:
 def plan(options: Options, fn: Any, point: Params) -> blocks.Plan:
     """The blocks of an objective; TypeError where it has no structure."""
     if not isinstance(fn, Structured):
-        raise TypeError(whitened.plain(options.name))
+        raise TypeError(whitened.plain(options.name, of_model=True))
     return blocks.plan(
         lambda p: fn.inner(p)[0],
         point,

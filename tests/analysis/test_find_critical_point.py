@@ -1,5 +1,6 @@
 """Critical points from a start and in a box (the nine points are in the checklist)."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def test_a_box_of_a_tree_in_float32():
     fn = lambda p: jnp.sin(p["x"]) + p["y"] ** 2
     box = {"x": 0.0, "y": -1.0}, {"x": 6.28, "y": 1.0}
     points = hesskit.find_critical_points(fn, box, num_starts=24)
+    by_name = {"x": (0.0, 6.28), "y": [-1.0, 1.0]}
+    chex.assert_trees_all_equal(hesskit.find_critical_points(fn, by_name, num_starts=24), points)
     assert [point.kind.name for point in points] == ["MINIMUM", "SADDLE"]
     np.testing.assert_allclose(
         [point.params["x"] / np.pi for point in points], [1.5, 0.5], atol=1e-5
@@ -39,7 +42,11 @@ def test_a_box_of_a_tree_in_float32():
 
 @pytest.mark.parametrize(
     ("box", "said"),
-    [(jnp.zeros(3), "box must be"), ((0.0, jnp.inf), "box must be finite")],
+    [
+        (jnp.zeros(3), "box must be"),
+        ((0.0, jnp.inf), "box must be finite"),
+        ({"x": 1.0}, r"box must have \(low, high\) at each leaf"),
+    ],
 )
 def test_wrong_boxes(box, said):
     with pytest.raises(ValueError, match=said):

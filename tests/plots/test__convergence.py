@@ -56,6 +56,8 @@ def test_values_by_step_and_by_evaluation():
     assert names(ax) == ["newton"]
     ax = convergence([run(DOWN), run(DOWN[:2])], x="evaluations", y="grad_norm")
     assert xs(ax) == [[1, 3, 5, 7], [1, 3]]
+    named = {"first": run(DOWN), "second": run(DOWN[:2])}
+    assert names(convergence(named)) == ["first", "second"]
     looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines]
     assert looks == [("#D55E00", "o", "-"), ("#0072B2", "s", "-")]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 2 * np.asarray(DOWN), rtol=1e-6)
