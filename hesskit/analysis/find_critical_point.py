@@ -131,15 +131,18 @@ def find_critical_point(
     return _classified(fn, found, args, tolerance, gtol, max_order, caller)
 
 
+def _is_pair(node: Any) -> bool:
+    return isinstance(node, (tuple, list)) and len(node) == 2
+
+
 def _box(box: Any) -> tuple[Params, Params]:
     """The lower and the upper corner."""
     corners = box
     if isinstance(box, dict):
-        is_pair = lambda node: isinstance(node, (tuple, list)) and len(node) == 2
-        pairs = jax.tree.leaves(box, is_leaf=is_pair)
-        if not all(map(is_pair, pairs)):
+        pairs, structure = jax.tree.flatten(box, is_leaf=_is_pair)
+        if not all(map(_is_pair, pairs)):
             raise ValueError("box must have (low, high) at each leaf of params, or be two corners")
-        corners = tuple(jax.tree.map(lambda pair: pair[i], box, is_leaf=is_pair) for i in (0, 1))
+        corners = tuple(jax.tree.unflatten(structure, ends) for ends in zip(*pairs, strict=True))
     elif not (isinstance(box, tuple) and len(box) == 2):
         rows = jnp.asarray(box)
         if rows.ndim != 2 or rows.shape[1] != 2:

@@ -215,14 +215,14 @@ def unit(y: Any) -> Array | None:
         return (size == 0) | ((size >= least) & (size <= most))
 
     leaves = jax.tree.leaves(y)
-    if not any(isinstance(leaf, Tracer) for leaf in leaves):
-        if is_safe(max(float(abs(_on_host(leaf)).max(initial=0)) for leaf in leaves)):
-            return None
+    known = not any(isinstance(leaf, Tracer) for leaf in leaves)
+    if known and is_safe(max(float(abs(_on_host(leaf)).max(initial=0)) for leaf in leaves)):
+        return None
     size = tree.max_abs(y)
     return jnp.where(is_safe(size), 1, tree.power_of_two(size))
 
 
-def _on_host(array: Array) -> Any:
+def _on_host(array: Any) -> Any:
     """A concrete array as one of numpy: nothing is compiled for a check."""
     with jax.ensure_compile_time_eval():
         return jax.device_get(array)

@@ -136,7 +136,7 @@ def test_parts_of_a_batch_are_examples(float64):
 
 
 def test_a_plain_function_has_no_factors():
-    with pytest.raises(TypeError, match=r"kronecker_operator reads the model, .* hesskit\.composite\(loss, model\)"):
+    with pytest.raises(TypeError, match=r"kronecker_operator reads the model, .*composite"):
         hesskit.kronecker_operator(lambda w: jnp.sum(w**2), jnp.ones(2))
 
 

@@ -88,7 +88,7 @@ def test_with_a_preconditioner_auto_is_cg(name):
 
 def test_what_has_no_structure_has_no_factors():
     opt = hesskit.newton_cg(preconditioner=hesskit.kronecker_preconditioner())
-    with pytest.raises(TypeError, match=r"kronecker_preconditioner reads the model, .* hesskit\.composite\(loss, model\)"):
+    with pytest.raises(TypeError, match=r"kronecker_preconditioner reads the model, .*composite"):
         hesskit.minimize(lambda p: jnp.sum(p["w"] ** 2), ZERO, opt)
     with pytest.raises(TypeError, match=r"preconditioner must be a hesskit.Preconditioner or None"):
         hesskit.levenberg_marquardt(preconditioner="leafwise")

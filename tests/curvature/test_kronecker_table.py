@@ -69,5 +69,5 @@ def test_layers_of_a_scan_are_told_from_leaves_that_its_steps_share():
 
 
 def test_a_plain_function_has_no_table():
-    with pytest.raises(TypeError, match=r"kronecker_table reads the model, .* hesskit\.composite\(loss, model\)"):
+    with pytest.raises(TypeError, match=r"kronecker_table reads the model, .*composite"):
         hesskit.kronecker_table(lambda w: jnp.sum(w**2), jnp.ones(2))
