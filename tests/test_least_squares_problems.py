@@ -134,6 +134,7 @@ def test_derivatives_equal_central_differences(seed):
         assert np.all(np.abs(difference - product) <= slack), name
 
 
+@pytest.mark.slow
 @EVERY
 def test_minpack_reaches_a_known_minimum_from_the_standard_start(problem):
     both = jax.jit(lambda x: (problem.residual(x), jax.jacfwd(problem.residual)(x)))

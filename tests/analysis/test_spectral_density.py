@@ -58,6 +58,7 @@ def test_few_rows_are_seen_exactly_and_wrong_numbers_named():
         hesskit.spectral_density(jnp.eye(2), num_probes=0)
 
 
+@pytest.mark.slow
 def test_a_list_of_batches_is_visited_probe_by_probe():
     fn = lambda p, x: jnp.mean((x @ p) ** 2)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), "float32")

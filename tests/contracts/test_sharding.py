@@ -7,6 +7,7 @@ import pytest
 
 from tests.contracts.registry import ALL, DEFAULTS, few
 from tests.contracts.support import squares
+from tests.marks import slow_but
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
@@ -49,7 +50,7 @@ def test_types_on_an_explicit_mesh(case):
 
 
 @pytest.mark.parametrize("case", few(DEFAULTS))
-@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+@pytest.mark.parametrize("kind", slow_but(["Explicit", "Auto"], "Explicit"))
 def test_steps_are_those_of_one_device(case, kind):
     mesh, sharding, params = setup(kind)
     opt = case.make()

@@ -109,7 +109,7 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("case", [case for case in DEFAULTS if case.id in SIZES])
+@pytest.mark.parametrize("case", few([case for case in DEFAULTS if case.id in SIZES]))
 def test_size_schedule_and_bad_sizes(case):
     name = SIZES[case.name]
     opt = case.factory(**{name: lambda count: jnp.where(count < 2, 0.5, 0.25)})

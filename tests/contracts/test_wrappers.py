@@ -41,7 +41,7 @@ WRAPPERS = {
 
 
 @each_default
-@pytest.mark.parametrize("name", slow_but(WRAPPERS, "chain", "named_chain", "conditionally_mask"))
+@pytest.mark.parametrize("name", slow_but(WRAPPERS, "chain", "conditionally_mask"))
 def test_a_wrapped_transform_takes_the_same_steps(case, name):
     opt = WRAPPERS[name](case.make())
     step = jax.jit(functools.partial(advance, opt, case.of(bowl)))

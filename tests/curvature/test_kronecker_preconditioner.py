@@ -47,7 +47,7 @@ def _methods(preconditioner):
     }
 
 
-@pytest.mark.parametrize("name", slow_but(_methods(None), "levenberg_marquardt", "newton_cg"))
+@pytest.mark.parametrize("name", slow_but(_methods(None), "newton_cg"))
 def test_methods_solve_with_fewer_products(name):
     best = np.linalg.lstsq(np.asarray(X, float), np.asarray(Y, float), rcond=None)[0]
     least = float(LOSS({"w": jnp.asarray(best, jnp.float32)}, X, Y))

@@ -39,7 +39,7 @@ def check_optimality(w, c, sigma, answer, factor=20):
     np.testing.assert_allclose(shift, sigma * length, rtol=factor * eps)
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 20])
+@pytest.mark.parametrize("n", [1, 2, 5, pytest.param(20, marks=pytest.mark.slow)])
 def test_optimality_conditions(n, dtype):
     problems = random_problems(n, 300, dtype)
     answers = solve_many(*problems)

@@ -74,6 +74,7 @@ def _check_blocks(loss, params, args, groups):
         np.testing.assert_allclose(ours[block], whole[block], atol=1e-12 * size, err_msg=names)
 
 
+@pytest.mark.slow
 @USER
 def test_one_example_of_a_deep_net_has_the_exact_blocks(float64):
     """x is known, so that the sum of g g' over columns is all of the block."""

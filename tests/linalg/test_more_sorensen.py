@@ -71,7 +71,7 @@ def check_optimality(w, c, radius, answer, factor=20):
         assert shift == 0
 
 
-@pytest.mark.parametrize("n", [1, 2, 5, 20])
+@pytest.mark.parametrize("n", [1, 2, 5, pytest.param(20, marks=pytest.mark.slow)])
 def test_optimality_conditions(n, dtype):
     problems = random_problems(n, 400, dtype)
     answers = solve_many(*problems)
@@ -79,7 +79,7 @@ def test_optimality_conditions(n, dtype):
         check_optimality(*problem, jax.tree.map(lambda a, i=i: a[i], answers))
 
 
-@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5))])
 def test_predicted_is_that_of_bisection(n, dtype):
     w, c, radius = random_problems(n, 150, dtype)
     answers = solve_many(w, c, radius)

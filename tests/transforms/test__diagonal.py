@@ -13,6 +13,7 @@ from hesskit.core.derivatives import linearized
 from hesskit.core.status import Status
 from hesskit.curvature import diagonal
 from tests.contracts.support import all_finite, assert_same, types
+from tests.marks import slow_but
 from tests.transforms.separable import START, run, waves
 
 FACTORIES = (hesskit.sophia, hesskit.adahessian)
@@ -283,7 +284,7 @@ WRAPPERS = {
 
 
 @each
-@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("name", slow_but(WRAPPERS, "masked"))
 def test_a_wrapped_transform_takes_the_same_steps(factory, name):
     plain, wrapped = factory(0.02), WRAPPERS[name](factory(0.02))
     (one, infos), (two, others) = (

@@ -83,7 +83,7 @@ def test_starts_at_which_there_is_nothing_to_do(name, float64):
 
 
 @each
-@pytest.mark.parametrize("noise", [0.0, 0.05])
+@pytest.mark.parametrize("noise", [pytest.param(0.0, marks=pytest.mark.slow), 0.05])
 def test_the_unit_of_residuals_changes_no_step(name, noise, x64):
     """Times a power of two, which rounds nothing: the path is the same, and where it ends."""
     far, start = 2.0**40 if x64 else 2.0**20, TRUTH * [1.3, 0.8, 0.7, 1.2]

@@ -10,6 +10,7 @@ import pytest
 
 import hesskit
 from hesskit.core.status import Status
+from tests.marks import slow_but
 
 CURVATURES = np.array([1.0, 3.0, 10.0])
 NUM_STEPS = 60
@@ -67,7 +68,7 @@ def program(name, dtype):
 
 
 @pytest.mark.standard_promotion("optax.adam promotes")
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", slow_but(CHAINS, "momentum", "uphill"))
 def test_never_an_increase(name, dtype):
     for which, fn in enumerate(FUNCTIONS):
         x = jnp.array([3.0, -2.0, 0.5], dtype)

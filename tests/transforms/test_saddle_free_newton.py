@@ -13,7 +13,7 @@ from tests.transforms.runs import trace, update_once
 from tests.transforms.test_newton import BENT, bent
 
 
-@pytest.mark.parametrize("num_krylov", [None, 3, 50])
+@pytest.mark.parametrize("num_krylov", [None, 3, pytest.param(50, marks=pytest.mark.slow)])
 def test_one_step_is_that_of_the_dense_reference(num_krylov, float64):
     """A Krylov space of all n dimensions is the whole."""
     x = jnp.asarray(BENT)
