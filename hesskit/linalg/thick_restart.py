@@ -10,13 +10,15 @@ of them are kept and the recurrence goes on from
     [Q y_1 ... Q y_p, q_m],    T = diag(w_1 ... w_p) bordered by beta y_m.             (2)
 
 Every new vector is orthogonalized against all others, a second time where the first left little of
-it. Where a vector vanishes, span Q is invariant and a random one is put in its place, so that
+it. It joins the rows with others of its block: XLA copies all that one loop both reads and writes.
+Where a vector vanishes, span Q is invariant and a random one is put in its place, so that
 multiple eigenvalues are found too.
 
 Source: Wu & Simon (2000), "Thick-restart Lanczos method for large symmetric eigenvalue problems",
 SIAM J. Matrix Anal. Appl. 22, 602-616; Daniel, Gragg, Kaufman & Stewart (1976) for the second time.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -26,6 +28,9 @@ from hesskit.core import pseudo_random, tree
 from hesskit.core.types import Array, Params, Product
 from hesskit.linalg import basis
 from hesskit.linalg.lanczos import NEGLIGIBLE
+
+BLOCK = 8
+"""Rows read at once, and written at once: 8 of 20,000 numbers are in cache when used again."""
 
 AGAIN = 0.5
 """A vector that keeps less of its length is orthogonalized again (Daniel et al.: 1/10 to 1)."""
@@ -42,8 +47,11 @@ class Pairs(NamedTuple):
     finite: Array  # (), bool: every product was
 
 
-class _Carry(NamedTuple):
-    rows: Params  # (m + 1, *shape), Q' and q_m
+class _Step(NamedTuple):
+    """The recurrence before a product."""
+
+    q: Params  # q_j, whose product is to come
+    recent: Params  # (BLOCK, *shape), vectors that are not yet among the rows, q_j the last
     t: Array  # (m, m)
     known: Params  # sum_{i<j} T_ij q_i, of the product to come
     j: Array  # (), int32, vectors whose product is known
@@ -51,6 +59,11 @@ class _Carry(NamedTuple):
     norm: Array
     num_products: Array
     finite: Array
+
+
+class _Carry(NamedTuple):
+    rows: Params  # (m + 1 + BLOCK, *shape), Q', q_m, and room for a block
+    step: _Step
     over: Array  # (), bool: nothing more to do
 
 
@@ -92,51 +105,68 @@ def eigenpairs(
     n, wanted = tree.size(like), lowest + highest
     kept = min(wanted + (num_rows - wanted) // 2, num_rows - 1)
     low_kept = -(-kept * lowest // wanted)
-    carry = _start(start, num_rows)
 
-    def not_full(carry: _Carry) -> Array:
-        going = (carry.j < num_rows) & (carry.num_products < max_products)
-        return going & carry.finite & ~carry.over
+    def not_full(step: _Step) -> Array:
+        return (step.j < num_rows) & (step.num_products < max_products) & step.finite
 
-    def step(carry: _Carry) -> _Carry:
-        return _extend(product, like, carry, exhausted=num_rows == n)
+    def block(carry: tuple[Params, _Step]) -> tuple[Params, _Step]:
+        rows, before = carry
+
+        def has_room(step: _Step) -> Array:
+            return not_full(step) & (step.j < before.j + BLOCK)
+
+        def extended(step: _Step) -> _Step:
+            known = _Known(rows, before.j + 1, step.recent, step.j - before.j)
+            return _extend(product, like, known, step, exhausted=num_rows == n)
+
+        step = jax.lax.while_loop(has_room, extended, before)
+        return _written(rows, step.recent, before.j + 1), step
 
     def cycle(carry: _Carry) -> _Carry:
-        full = carry.j == num_rows
-        carry = _Carry(
-            *tree.while_once(full, lambda: _compressed(carry, kept, low_kept, num_rows), carry)
-        )
-        carry = jax.lax.while_loop(not_full, step, carry)
-        _, _, residuals = _ritz(carry, lowest, highest)
-        over = jnp.all(residuals <= tol * carry.norm) | (num_rows == n)
-        over |= ~carry.finite | (carry.num_products >= max_products)
-        return carry._replace(over=carry.over | over)
+        full = carry.step.j == num_rows
+        kept_on = functools.partial(_compressed, *carry[:2], kept, low_kept)
+        rows, step = tree.while_once(full, kept_on, carry[:2])
+        rows, step = jax.lax.while_loop(lambda pair: not_full(pair[1]), block, (rows, step))
+        _, _, residuals = _ritz(step, lowest, highest)
+        over = jnp.all(residuals <= tol * step.norm) | (num_rows == n)
+        return _Carry(rows, step, over | ~step.finite | (step.num_products >= max_products))
 
-    carry = jax.lax.while_loop(lambda carry: ~carry.over, cycle, carry)
-    values, y, residuals = _ritz(carry, lowest, highest)
-    rows = jax.tree.map(lambda a: a[:-1], carry.rows)
+    rows, step, _ = jax.lax.while_loop(
+        lambda carry: ~carry.over, cycle, _Carry(*_start(start, num_rows), jnp.array(False))
+    )
+    values, y, residuals = _ritz(step, lowest, highest)
     eps = jnp.finfo(values.dtype).eps
-    known = carry.finite & (carry.j >= wanted)
+    known = step.finite & (step.j >= wanted)
     return Pairs(
         values=jnp.where(known, values, jnp.nan),
-        vectors=basis.combinations(rows, y),
+        vectors=basis.combinations(_first(rows, num_rows), y),
         residual_norms=jnp.where(
-            known, jnp.maximum(residuals, NEGLIGIBLE * eps * carry.norm), jnp.inf
+            known, jnp.maximum(residuals, NEGLIGIBLE * eps * step.norm), jnp.inf
         ),
-        norm=carry.norm,
-        num_products=carry.num_products,
-        finite=carry.finite,
+        norm=step.norm,
+        num_products=step.num_products,
+        finite=step.finite,
     )
 
 
-def _start(start: Params, num_rows: int) -> _Carry:
+class _Known(NamedTuple):
+    """The vectors that a new one is to be orthogonal to."""
+
+    rows: Params
+    num_rows: Array  # (), int32
+    recent: Params
+    num_recent: Array  # (), int32
+
+
+def _start(start: Params, num_rows: int) -> tuple[Params, _Step]:
     first = wide = tree.widen(start)
     first = tree.scale(1 / tree.norm(first), first)
     dtype = tree.result_dtype(wide)
     zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
-    rows = tree.rows_like(wide, num_rows + 1)
-    return _Carry(
-        rows=jax.tree.map(lambda a, b: a.at[0].set(b), rows, first),
+    rows = tree.rows_like(wide, num_rows + 1 + BLOCK)
+    step = _Step(
+        q=first,
+        recent=tree.rows_like(wide, BLOCK),
         t=jnp.zeros((num_rows, num_rows), dtype),
         known=tree.zeros_like(wide),
         j=count,
@@ -144,114 +174,127 @@ def _start(start: Params, num_rows: int) -> _Carry:
         norm=zero,
         num_products=count,
         finite=jnp.array(True),
-        over=jnp.array(False),
     )
+    return jax.tree.map(lambda a, b: a.at[0].set(b), rows, first), step
 
 
-def _project(rows: Params, x: Params, valid: Array) -> tuple[Params, Array]:
-    """`x` without its part in the span of the valid rows, and the coefficients of that part."""
-    c = jnp.where(valid, basis.coefficients(rows, x), 0)
-    return tree.sub(x, basis.combination(rows, c)), c
+def _first(rows: Params, num: int) -> Params:
+    return jax.tree.map(lambda a: a[:num], rows)
 
 
-def _orthogonalized(rows: Params, x: Params, valid: Array) -> tuple[Params, Array]:
+def _written(rows: Params, block: Params, at: Array) -> Params:
+    """`rows` with a block of them replaced."""
+    put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=at, axis=0)
+    return jax.tree.map(put, rows, block)
+
+
+def _without(rows: Params, x: Params, num: Array) -> Params:
+    """`x` without its part in the span of a block of rows, of which the first `num` count."""
+    c = jnp.where(jnp.arange(BLOCK, dtype=jnp.int32) < num, basis.coefficients(rows, x), 0)
+    return tree.sub(x, basis.combination(rows, c))
+
+
+def _projected(known: _Known, x: Params) -> Params:
+    """`x` without its part in the span of all that is known, block by block."""
+
+    def body(i: Array, x: Params) -> Params:
+        take = functools.partial(
+            jax.lax.dynamic_slice_in_dim, start_index=i * BLOCK, slice_size=BLOCK
+        )
+        return _without(jax.tree.map(take, known.rows), x, known.num_rows - i * BLOCK)
+
+    x = jax.lax.fori_loop(0, -(-known.num_rows // BLOCK), body, x)
+    return _without(known.recent, x, known.num_recent)
+
+
+def _orthogonalized(known: _Known, x: Params) -> Params:
     """The same, once more where little is left."""
     before = tree.norm(x)
-    x, c = _project(rows, x, valid)
+    x = _projected(known, x)
     again = tree.norm(x) < AGAIN * before
-
-    def second() -> tuple[Params, Array]:
-        y, d = _project(rows, x, valid)
-        return y, c + d
-
-    return tree.while_once(again, second, (x, c))
+    return tree.while_once(again, lambda: _projected(known, x), x)
 
 
-def _extend(product: Product, like: Params, carry: _Carry, *, exhausted: bool) -> _Carry:
+def _extend(
+    product: Product, like: Params, known: _Known, step: _Step, *, exhausted: bool
+) -> _Step:
     """One product, and the vector it gives."""
-    j, num_rows = carry.j, carry.t.shape[0]
-    index = jnp.arange(num_rows + 1, dtype=jnp.int32)
-    q = jax.tree.map(lambda a: a[j], carry.rows)
-    hq = tree.widen(tree.cast_like(product(tree.cast_like(q, like)), like))
+    j, num_rows = step.j, step.t.shape[0]
+    hq = tree.widen(tree.cast_like(product(tree.cast_like(step.q, like)), like))
     size = tree.norm(hq)
     finite = jnp.isfinite(size)
     hq = tree.where(finite, hq, tree.zeros_like(hq))
-    norm = jnp.maximum(carry.norm, jnp.where(finite, size, 0))
-    alpha = tree.vdot(q, hq)
-    w = tree.axpy(-alpha, q, tree.sub(hq, carry.known))
-    w, c = _orthogonalized(carry.rows, w, index <= j)
-    alpha = alpha + c[j]
+    norm = jnp.maximum(step.norm, jnp.where(finite, size, 0))
+    alpha = tree.vdot(step.q, hq)
+    w = tree.axpy(-alpha, step.q, tree.sub(hq, step.known))
+    missed = tree.vdot(step.q, w)
+    alpha = alpha + missed
+    w = _orthogonalized(known, tree.axpy(-missed, step.q, w))
     beta = tree.norm(w)
     negligible = NEGLIGIBLE * jnp.finfo(beta.dtype).eps
     vanished = ~(beta > negligible * norm)
 
     def fresh() -> Params:
-        x = pseudo_random.like(w, carry.num_products)
-        x, _ = _orthogonalized(carry.rows, x, index <= j)
+        x = _orthogonalized(known, pseudo_random.like(w, step.num_products))
         return tree.scale(1 / tree.norm(x), x)
 
     unit = tree.scale(1 / jnp.where(vanished, 1, beta), w)
     more = (j + 1 < num_rows) | (not exhausted)
     unit = tree.while_once(vanished & more, fresh, unit)
     beta = jnp.where(vanished, 0, beta)
-    t = carry.t.at[j, j].set(alpha)
+    t = step.t.at[j, j].set(alpha)
     t = t.at[j, j + 1].set(beta, mode="drop").at[j + 1, j].set(beta, mode="drop")
-    return _Carry(
-        rows=jax.tree.map(lambda a, b: a.at[j + 1].set(b), carry.rows, unit),
-        t=jnp.where(finite, t, carry.t),
-        known=tree.scale(beta, q),
+    return _Step(
+        q=unit,
+        recent=jax.tree.map(lambda a, b: a.at[known.num_recent].set(b), step.recent, unit),
+        t=jnp.where(finite, t, step.t),
+        known=tree.scale(beta, step.q),
         j=j + finite.astype(jnp.int32),
         beta=beta,
         norm=norm,
-        num_products=carry.num_products + 1,
+        num_products=step.num_products + 1,
         finite=finite,
-        over=carry.over,
     )
 
 
-def _decomposed(carry: _Carry) -> tuple[Array, Array]:
+def _decomposed(step: _Step) -> tuple[Array, Array]:
     """Eigenvalues and vectors of T; those of rows not yet known come last."""
-    index = jnp.arange(carry.t.shape[0], dtype=jnp.int32)
-    valid = index < carry.j
-    t = jnp.where(valid[:, None] & valid[None, :], carry.t, 0)
+    index = jnp.arange(step.t.shape[0], dtype=jnp.int32)
+    valid = index < step.j
+    t = jnp.where(valid[:, None] & valid[None, :], step.t, 0)
     bound = jnp.max(jnp.sum(jnp.abs(t), axis=0))
     t = t + jnp.diag(jnp.where(valid, 0, 2 * bound + 1))
     return jnp.linalg.eigh(t, symmetrize_input=False)
 
 
-def _chosen(carry: _Carry, lowest: int, highest: int) -> Array:
+def _chosen(step: _Step, lowest: int, highest: int) -> Array:
     """The places of the pairs at the ends among all, ascending."""
     ends = jnp.arange(lowest, dtype=jnp.int32), jnp.arange(highest, dtype=jnp.int32)
-    top = jnp.maximum(carry.j - highest + ends[1], 0)
+    top = jnp.maximum(step.j - highest + ends[1], 0)
     return jnp.concatenate([ends[0], top])
 
 
-def _ritz(carry: _Carry, lowest: int, highest: int) -> tuple[Array, Array, Array]:
+def _ritz(step: _Step, lowest: int, highest: int) -> tuple[Array, Array, Array]:
     """The pairs at the ends: values (k,), coordinates (k, m), residual norms (k,)."""
-    w, y = _decomposed(carry)
-    places = _chosen(carry, lowest, highest)
+    w, y = _decomposed(step)
+    places = _chosen(step, lowest, highest)
     y = y[:, places].T
-    last = jnp.abs(y[:, jnp.maximum(carry.j - 1, 0)])
-    return w[places], y, carry.beta * last
+    last = jnp.abs(y[:, jnp.maximum(step.j - 1, 0)])
+    return w[places], y, step.beta * last
 
 
-def _compressed(carry: _Carry, kept: int, low_kept: int, num_rows: int) -> _Carry:
+def _compressed(rows: Params, step: _Step, kept: int, low_kept: int) -> tuple[Params, _Step]:
     """The restart (2)."""
-    w, y, _ = _ritz(carry, low_kept, kept - low_kept)
-    border = carry.beta * y[:, -1]
-    t = jnp.zeros_like(carry.t)
+    num_rows = step.t.shape[0]
+    w, y, _ = _ritz(step, low_kept, kept - low_kept)
+    border = step.beta * y[:, -1]
+    t = jnp.zeros_like(step.t)
     t = t.at[:kept, :kept].set(jnp.diag(w))
     t = t.at[kept, :kept].set(border).at[:kept, kept].set(border)
+    new = basis.combinations(_first(rows, num_rows), y)
 
-    def leaf(a: Array, new: Array) -> Array:
-        return a.at[:kept].set(new).at[kept].set(a[num_rows])
+    def leaf(a: Array, b: Array, q: Array) -> Array:
+        return a.at[:kept].set(b).at[kept].set(q)
 
-    old = jax.tree.map(lambda a: a[:-1], carry.rows)
-    rows = jax.tree.map(leaf, carry.rows, basis.combinations(old, y))
-    padded = jnp.concatenate([border, jnp.zeros((num_rows + 1 - kept,), border.dtype)])
-    return carry._replace(
-        rows=rows,
-        t=t,
-        known=basis.combination(rows, padded),
-        j=jnp.full_like(carry.j, kept),
-    )
+    step = step._replace(t=t, known=basis.combination(new, border), j=jnp.full_like(step.j, kept))
+    return jax.tree.map(leaf, rows, new, step.q), step
