@@ -73,10 +73,10 @@ def vdot(x: Params, y: Params) -> Array:
 def norm(x: Params) -> Array:
     """The Euclidean norm, safe from overflow and underflow.
 
-    The plain sum of squares, where it is far from the ends of the dtype's range; else, and of few
-    entries always, the largest entry gives the scale. On many devices squares are summed at three
-    scales, powers of two, and the scale that fits is taken (the idea of Blue 1978, ACM TOMS 4,
-    15-23, without his branches): one reduction.
+    The plain sum of squares, where it is far from the ends of the dtype's range; else that at
+    another scale, one of two powers of two (the idea of Blue 1978, ACM TOMS 4, 15-23). On many
+    devices the sums at all three scales are found at once: one reduction. Of few entries the
+    largest gives the scale.
 
     Args:
       x: a pytree of arrays.
@@ -87,11 +87,24 @@ def norm(x: Params) -> Array:
     if size(x) <= FEW:
         return _norm_by_largest(x)
     if any(layout.on_mesh(leaf) for leaf in jax.tree.leaves(x)):
-        return _norm_at_once(x)
-    total = vdot(x, x)
-    small, large = _ends(total.dtype)
-    usual = (total > small) & (total < large)
-    return while_once(~usual, _norm_by_largest, jnp.sqrt(total), x)
+        # XLA may multiply the two factors of a square first; the barrier keeps them apart.
+        scaled = jax.lax.optimization_barrier(tuple(_sizes(x, unit) for unit in _units(x)))
+        squares = vdot(x, x)
+        low, high = (u * jnp.sqrt(vdot(a, a)) for u, a in zip(_units(x), scaled, strict=True))
+        small, large = _ends(squares.dtype)
+        middle = jnp.where(squares > large, high, jnp.sqrt(squares))
+        return jnp.where(squares < small, low, middle)
+    squares = vdot(x, x)
+    small, large = _ends(squares.dtype)
+
+    def rescaled(x: Params) -> Array:
+        low, high = _units(x)
+        unit = jnp.where(squares > large, high, low).astype(squares.dtype)
+        sizes = _sizes(x, unit)
+        return unit * jnp.sqrt(vdot(sizes, sizes))
+
+    usual = (squares > small) & (squares < large)
+    return while_once(~usual, rescaled, jnp.sqrt(squares), x)
 
 
 @norm.defjvp
@@ -110,23 +123,22 @@ def _ends(dtype: jnp.dtype) -> tuple[float, float]:
     return 2.0 ** (-5 * top // 8), 2.0 ** (3 * top // 4)
 
 
+def _units(x: Params) -> tuple[float, float]:
+    """Those for sums of squares below and above `_ends`."""
+    half = int(jnp.finfo(result_dtype(x)).maxexp) // 2
+    return 2.0 ** -(half - 1), 2.0 ** (half + 8)
+
+
+def _sizes(x: Params, unit: Scalar) -> Params:
+    """Moduli in `result_dtype`, over a unit: a product XLA might take apart in a square."""
+    dtype = result_dtype(x)
+    return jax.tree.map(lambda a: jnp.abs(a).astype(dtype) / jnp.asarray(unit, dtype), x)
+
+
 def _norm_by_largest(x: Params) -> Array:
     unit = power_of_two(max_abs(x))
-    sizes = jax.tree.map(lambda a: jnp.abs(a).astype(unit.dtype) / unit, x)
+    sizes = _sizes(x, unit)
     return unit * jnp.sqrt(vdot(sizes, sizes))
-
-
-def _norm_at_once(x: Params) -> Array:
-    dtype = result_dtype(x)
-    unit = 2.0 ** (int(jnp.finfo(dtype).maxexp) // 2 - 1)  # its square is a number too
-    sizes = jax.tree.map(lambda a: jnp.abs(a).astype(dtype), x)
-    # XLA may multiply the two factors of a square first; the barrier keeps them apart.
-    scaled = jax.lax.optimization_barrier((scale(unit, sizes), scale(1 / unit, sizes)))
-    plain, raised, lowered = (vdot(a, a) for a in (sizes, *scaled))
-    small, large = _ends(dtype)
-    total = jnp.where(plain > large, lowered, jnp.where(plain < small, raised, plain))
-    back = jnp.where(plain > large, unit, jnp.where(plain < small, 1 / unit, 1)).astype(dtype)
-    return back * jnp.sqrt(total)
 
 
 def max_abs(x: Params) -> Array:

@@ -35,29 +35,39 @@ def test_half_precision_sums_in_float32(dtype: str):
     assert tree.vdot(x, x) == 256.0  # float16 itself loses this: 0.0625 summed 4096 times
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_norm_neither_overflows_nor_underflows(scale: float):
-    x = jnp.asarray([3.0, 4.0]) * scale
-    np.testing.assert_allclose(tree.norm(x), 5 * scale, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(tree.norm)(x), 5 * scale, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(tree.norm)(x[0]), 3 * scale, rtol=1e-6)
+@pytest.mark.parametrize("repeats", [1, 20], ids=["few entries", "more"])
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-12, 1e12, 1e15, 1e30, 1e37])
+def test_norm_neither_overflows_nor_underflows(scale: float, repeats: int):
+    x = {"a": jnp.asarray([3.0, 4.0] * repeats) * scale, "b": jnp.zeros(3)}
+    expected = 5 * repeats**0.5 * scale
+    np.testing.assert_allclose(tree.norm(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(tree.norm)(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(tree.norm)(x["a"][0]), 3 * scale, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("entries", "norm"),
-    [([0.0, 0.0], 0.0), ([np.inf, 1.0], np.inf), ([np.nan, 1.0], np.nan)],
-)
-def test_norm_of_zero_infinity_and_nan(entries: list[float], norm: float):
-    for x in (jnp.array(entries), jnp.array(entries[:1])[0]):
-        np.testing.assert_equal(np.asarray(tree.norm(x)), np.float32(norm))
-        np.testing.assert_equal(np.asarray(jax.jit(tree.norm)(x)), np.float32(norm))
+@pytest.mark.parametrize("scale", [1e-37, 1e-30, 1e-12, 1.0, 1e12, 1e30, 1e37])
+def test_norm_on_a_mesh(scale: float):
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jax.device_put(jnp.asarray([3.0, 4.0] * 20) * scale, jax.NamedSharding(mesh, jax.P("d")))
+    with jax.set_mesh(mesh):
+        found = jax.jit(tree.norm)(x)
+    np.testing.assert_allclose(found, 5 * 20**0.5 * scale, rtol=1e-6)
 
 
+@pytest.mark.parametrize("zeros", [1, 20])
+@pytest.mark.parametrize("entry", [0.0, np.inf, np.nan])
+def test_norm_of_zero_infinity_and_nan(entry: float, zeros: int):
+    for x in (jnp.array([entry] + [0.0] * zeros), jnp.array(entry)):
+        np.testing.assert_equal(np.asarray(tree.norm(x)), np.float32(entry))
+        np.testing.assert_equal(np.asarray(jax.jit(tree.norm)(x)), np.float32(entry))
+
+
+@pytest.mark.parametrize("num", [3, 30])
 @pytest.mark.parametrize("entry", [0.0, 1e-30, 1e30])
-def test_norm_of_what_the_compiler_knows(entry: float):
+def test_norm_of_what_the_compiler_knows(entry: float, num: int):
     """A constant gradient: XLA folds it, and must not multiply the scales of a square first."""
-    found = jax.jit(lambda x: tree.norm(jnp.full(3, entry)) + 0 * x)(jnp.ones(()))
-    np.testing.assert_allclose(found, np.sqrt(3) * entry, rtol=1e-6)
+    found = jax.jit(lambda x: tree.norm(jnp.full(num, entry)) + 0 * x)(jnp.ones(()))
+    np.testing.assert_allclose(found, num**0.5 * entry, rtol=1e-6)
 
 
 def test_max_abs():
