@@ -46,6 +46,18 @@ def side_trace(side: Array) -> Array:
     return jnp.trace(side) if side.ndim == 2 else jnp.sum(side)
 
 
+def is_finite(slots: Slots, blocks: tuple[Block, ...]) -> Array:
+    """Whether semidefinite factors are finite, (): their diagonals have the largest entries."""
+    sizes = []
+    for slot, block in zip(slots, blocks, strict=True):
+        if block.has_factors:
+            sizes += by_layer(block, lambda _, one: [side_trace(side) for side in one[:2]], slot)
+            sizes.append(slot[2])
+        else:
+            sizes.append(slot)
+    return tree.all_finite(sizes)
+
+
 def normal(slots: Slots, blocks: tuple[Block, ...]) -> Slots:
     """The factors R and C of each block R (x) C, of means in which some are sums."""
     made = list(slots)

@@ -188,7 +188,9 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
         plan = _kfac_layout.plan(options, of, call.point)
         _kfac_layout.check_fit(options, plan, call.point, old.model.means)
         at, whole = _known(call, of, plan, accepting)
-        memory, damping, due = renewed(options, old, at, plan, accepting)
+        norm = tree.norm(at.grad).astype(old.level.dtype)
+        finite = jnp.isfinite(at.value) & jnp.isfinite(norm)
+        memory, damping, due = renewed(options, old, at, plan, accepting, finite)
         rhs = _optax.right_hand_side(call.updates, call.grad)(at.grad)
         d = tree.negative(_solved(options, plan, memory, rhs, damping))
         if whole is not None and accepting:
@@ -198,10 +200,12 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
             found = _scaled_step(options, at.grad, d, memory.step, rate, sign)
         zero = tree.zeros_like(call.point)
         step = tree.cast_like(found.step, zero)
-        sound = tree.all_finite((at.value, at.grad, step))
+        length = tree.norm(step).astype(norm.dtype)
+        sound = finite & jnp.isfinite(length)
         found = found._replace(step=tree.where(sound, step, zero))
         trial = call.fn(tree.add(call.point, found.step)) if accepting else None
-        new = _told(old, call, at, found, trial, sound, damping, due)
+        norms = norm, length
+        new = _told(old, call, at, found, trial, sound, damping, due, norms)
         new = _counted(new, memory.num - old.model.num, told=whole is None)
         kept = new.info.accepted
         # Where nothing is left to gain a rejection says nothing of the damping.
@@ -245,10 +249,11 @@ def _told(
     sound: Array,
     damping: Array,
     due: Array,
+    norms: tuple[Array, Array],
 ) -> State:
-    """The state after a step was judged, or taken unseen."""
+    """The state after a step was judged, or taken unseen; `norms` of gradient and step."""
     dtype = old.level.dtype
-    value, norm = at.value.astype(dtype), tree.norm(at.grad).astype(dtype)
+    value, (norm, length) = at.value.astype(dtype), norms
     given = value if call.value is None else call.value.astype(dtype)
     reference = jnp.where(value == old.level, jnp.minimum(old.reference, value), value)
     rest = method.is_at_rest(norm, value, old.tolerance)
@@ -273,7 +278,7 @@ def _told(
     info = old.info._replace(
         status=status.astype(jnp.int32),
         accepted=kept,
-        step_norm=jnp.where(kept, tree.norm(found.step), 0).astype(dtype),
+        step_norm=jnp.where(kept, length, 0),
         ratio=ratio,
         grad_norm=jnp.where(finite, norm, old.info.grad_norm),
         num_values=one if trial is None else one + 1,

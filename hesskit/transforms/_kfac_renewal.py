@@ -120,13 +120,13 @@ def inverses_of(options: Options, memory: Memory, structure: Any) -> Slots:
 
 
 def renewed(
-    options: Options, state: State, at: Known, plan: blocks.Plan, accepting: bool
+    options: Options, state: State, at: Known, plan: blocks.Plan, accepting: bool, finite: Array
 ) -> tuple[Memory, Array, Array]:
     """Factors and inverses in the memory, lambda, and whether they are new."""
     memory: Memory = state.model
     early = memory.num < jnp.minimum(options.period, PERIOD)
     due = early | (state.count % options.period == 0) | memory.stale
-    due &= tree.all_finite((at.value, at.grad))
+    due &= finite
     structure = jax.tree.structure(state.grad)
     old, held = from_trees(memory.means, structure), inverses_of(options, memory, structure)
 
@@ -145,7 +145,7 @@ def renewed(
 
     def invert() -> Slots:
         new = factors.inverses(slots, plan.blocks, damping, place=options.inverses)
-        return tree.where(tree.all_finite(new), new, held)
+        return tree.where(factors.is_finite(new, plan.blocks), new, held)
 
     inverses = turned if corrected else tree.while_once(due, invert, held)
     made = memory._replace(
@@ -173,7 +173,7 @@ def _estimated(
 
     new = estimate(lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing))
     mixed = factors.mixed(old, new, weight)
-    fine = tree.all_finite(mixed)
+    fine = factors.is_finite(mixed, plan.blocks)
     means, num = tree.where(fine, mixed, old), num + fine.astype(num.dtype)
     if not options.eigenvalue_correction:
         return means, None, num
