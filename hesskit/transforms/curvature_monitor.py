@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import optax
 
 from hesskit.core import errors, objective, pseudo_random, tree
 from hesskit.core.derivatives import linearized
 from hesskit.core.types import Array, Params
 from hesskit.linalg.basis import combination
 from hesskit.linalg.lanczos import decompose, lanczos, last_entry
+from hesskit.transforms import _optax
+from hesskit.transforms._optax import Transformation, memoize
 
 EVERY, PRODUCTS = 10, 5
 """At 5 products every 10 steps a run costs about twice its own gradients."""
@@ -46,9 +47,10 @@ class CurvatureMonitorState(NamedTuple):
     vector: Params
 
 
+@memoize
 def curvature_monitor(
-    *, every: int = EVERY, num_products: int = PRODUCTS, has_aux: bool = False
-) -> optax.GradientTransformationExtraArgs:
+    *, every: Any = EVERY, num_products: Any = None, has_aux: bool = False
+) -> Transformation:
     r"""A transform that leaves updates as they are and records the sharpness every few steps.
 
     For mini-batches: yes, the sharpness is that of the batch. Cost: `num_products` Hessian products
@@ -57,16 +59,17 @@ def curvature_monitor(
     Args:
       every: steps from one record to the next; the first is at the first update.
       num_products: Lanczos steps of a record, warm-started: the first records are lower bounds.
+        None means 5. Under `optax.inject_hyperparams` list it in `static_args`.
       has_aux: whether `value_fn` returns (value, aux).
 
     Returns:
-      An optax transformation, to `chain` with any other; `update` needs `params` and `value_fn=`,
-      and the data of `value_fn` by name or as `args=`. Its state has `sharpness` and
-      `residual_norm`, in at least float32.
+      A `Transformation`, to `chain` with any other; `update` needs `params` and `value_fn=`, and
+      the data of `value_fn` by name or as `args=`. Its state has `sharpness` and `residual_norm`,
+      in at least float32.
 
     Raises:
-      TypeError: an argument is no number; in `update`, `params` or `value_fn` is missing.
-      ValueError: an argument is no positive integer.
+      TypeError: an argument is no number; in `update`, `value_fn` is missing.
+      ValueError: an argument is no positive integer; in `update`, `params` is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit
@@ -82,17 +85,19 @@ def curvature_monitor(
       stability.
     """
     errors.check_count(every, name="every")
+    num_products = PRODUCTS if num_products is None else num_products
     errors.check_count(num_products, name="num_products")
+    name = "curvature_monitor"
 
-    def init(params: Params) -> CurvatureMonitorState:
-        real = objective.split(errors.check_params(params))
-        unknown = jnp.full((), jnp.nan, tree.result_dtype(real))
+    def begin(point: Params, params: Params) -> CurvatureMonitorState:
+        del params
+        unknown = jnp.full((), jnp.nan, tree.result_dtype(point))
         return CurvatureMonitorState(
             count=jnp.zeros((), jnp.int32),
             sharpness=unknown,
             residual_norm=jnp.full_like(unknown, jnp.inf),
             step=jnp.full((), -1, jnp.int32),
-            vector=pseudo_random.like(tree.widen(real)),
+            vector=pseudo_random.like(tree.widen(point)),
         )
 
     def update(
@@ -100,17 +105,14 @@ def curvature_monitor(
         state: Any,
         params: Params | None = None,
         *,
-        value_fn: Callable[..., Any] | None = None,
+        value_fn: Callable[..., Any],
         args: Any = (),
         **data: Any,
     ) -> tuple[Params, CurvatureMonitorState]:
-        caller = "curvature_monitor.update"
         if params is None:
-            raise TypeError(errors.NO_PARAMS.format(name="curvature_monitor"))
-        if value_fn is None:
-            raise TypeError(f"{caller} needs value_fn=, whose Hessian it looks at")
+            raise ValueError(errors.NO_PARAMS.format(name=name))
         fn, point = objective.real(
-            value_fn, params, args=args, data=data, has_aux=has_aux, caller=caller
+            value_fn, params, args=args, data=data, has_aux=has_aux, caller=f"{name}.update"
         )
 
         def look() -> CurvatureMonitorState:
@@ -120,7 +122,15 @@ def curvature_monitor(
         found = CurvatureMonitorState(*found)
         return updates, found._replace(count=state.count + 1)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    update.__qualname__ = f"{name}.update"  # Python's own sentence on a missing value_fn has it
+    return Transformation(
+        _optax.initializer(begin),
+        _optax.keep_positional(update),
+        method=None,
+        name=name,
+        has_aux=has_aux,
+        judges=False,
+    )
 
 
 def _recorded(

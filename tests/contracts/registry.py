@@ -160,7 +160,13 @@ DIAGONALS = [
 BY_VALUE = [_more(hesskit.kfac), _more(hesskit.kfac, eigenvalue_correction=True)]
 """What judges a step by its value alone: the gradient there is not known to the state."""
 
-ALL = [*GLOBALIZED, *SCALED, *UNNEGATED, *DIAGONALS, *BY_VALUE]
+LOOKING = [_case(hesskit.curvature_monitor)]
+"""What hands updates on as they are, and looks at the objective."""
+
+STEPPING = [*GLOBALIZED, *SCALED, *UNNEGATED, *DIAGONALS, *BY_VALUE]
+"""What makes a step of its own."""
+
+ALL = [*STEPPING, *LOOKING]
 
 UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 """What evaluates the objective and judges nothing."""
@@ -168,7 +174,7 @@ UNJUDGED = [*_SCALED_TRIALS, *_UNNEGATED_TRIALS]
 EVALUATING = [*GLOBALIZED, *UNJUDGED]
 """All but those that use the gradients they are given and nothing else."""
 
-CALLING = [*EVALUATING, *DIAGONALS, *BY_VALUE]
+CALLING = [*EVALUATING, *DIAGONALS, *BY_VALUE, *LOOKING]
 """All whose `update` needs the objective."""
 
 PAIRS += [

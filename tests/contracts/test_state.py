@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from hesskit.core.method import INFO_FIELDS
-from tests.contracts.registry import ALL, DEFAULTS, EVALUATING, GLOBALIZED, few
+from tests.contracts.registry import ALL, DEFAULTS, EVALUATING, GLOBALIZED, STEPPING, few
 from tests.contracts.support import (
     advance,
     assert_same,
@@ -137,7 +137,7 @@ def test_value_grad_and_count_are_found_once(case):
         assert len(optax.tree.get_all_with_path(state, name)) == 1
 
 
-@each
+@pytest.mark.parametrize("case", STEPPING)
 def test_leaves_are_arrays_and_info_begins_alike(case):
     state = case.make().init(start())
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))

@@ -12,10 +12,10 @@ import pytest
 from hesskit.core.line_search import MAX_TRIALS
 from hesskit.core.status import Status
 from tests.contracts.registry import (
-    ALL,
     DEFAULTS,
     GLOBALIZED,
     SEARCHES,
+    STEPPING,
     TRIALS,
     UNJUDGED,
     few,
@@ -33,7 +33,7 @@ from tests.contracts.support import (
     world,
 )
 
-each = pytest.mark.parametrize("case", ALL)
+each = pytest.mark.parametrize("case", STEPPING)
 each_globalized = pytest.mark.parametrize("case", GLOBALIZED)
 each_default = pytest.mark.parametrize("case", DEFAULTS)
 each_trial = pytest.mark.parametrize("case", TRIALS)

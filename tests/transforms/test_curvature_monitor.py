@@ -69,9 +69,9 @@ def test_in_a_chain_with_complex_params_and_what_is_missing():
     _, state = opt.update(z, opt.init(z), z, value_fn=fn)
     np.testing.assert_allclose(state[0].sharpness, 6.0, rtol=1e-5)
     one = hesskit.curvature_monitor()
-    with pytest.raises(TypeError, match="needs value_fn="):
+    with pytest.raises(TypeError, match=r"^curvature_monitor\.update\(\) .*value_fn"):
         one.update(z, one.init(z), z)
-    with pytest.raises(TypeError, match="needs the current params"):
+    with pytest.raises(ValueError, match="needs the current params"):
         one.update(z, one.init(z), value_fn=fn)
     with pytest.raises(ValueError, match="every must be an integer"):
         hesskit.curvature_monitor(every=0)
