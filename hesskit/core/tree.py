@@ -73,10 +73,9 @@ def vdot(x: Params, y: Params) -> Array:
 def norm(x: Params) -> Array:
     """The Euclidean norm, safe from overflow and underflow.
 
-    The plain sum of squares, where it is far from the ends of the dtype's range; else that at
-    another scale, one of two powers of two (the idea of Blue 1978, ACM TOMS 4, 15-23). On many
-    devices the sums at all three scales are found at once: one reduction. Of few entries the
-    largest gives the scale.
+    The plain sum of squares, where it is far from the ends of the dtype's range; else that at one
+    of two other scales (the idea of Blue 1978, ACM TOMS 4, 15-23). On many devices all three are
+    found at once, by one reduction. Of few entries the largest gives the scale.
 
     Args:
       x: a pytree of arrays.

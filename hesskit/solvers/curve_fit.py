@@ -21,7 +21,7 @@ import optax
 from hesskit.core import errors, objective, prefix, tree
 from hesskit.core.terms import ByParts
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.solvers import fit_inputs, inputs
+from hesskit.solvers import fit_inputs, fit_model, inputs
 from hesskit.solvers.band import Data
 from hesskit.solvers.call import MAX_STEPS
 from hesskit.solvers.fit_result import FitResult
@@ -43,7 +43,7 @@ class Residuals(ByParts):
 
     def __call__(self, params: Params, x: Any, y: Any, factor: Array | None) -> Any:
         """The residuals, like y."""
-        out = fit_inputs.evaluate(self.model, params, x)
+        out = fit_model.evaluate(self.model, params, x)
         r = jax.tree.map(lambda a, b: a - b.astype(a.dtype), out, y)
         return r if factor is None else _whiten(factor, r)
 
@@ -160,12 +160,12 @@ def curve_fit(
     fit_inputs.check_names(_other)
     if params is _MISSING:
         raise TypeError("curve_fit needs the start: curve_fit(model, xdata, ydata, params)")
-    fit_inputs.check_signature(model, params)
+    fit_model.check_signature(model, params)
     params, data, factor = _prepared(params, xdata, ydata, sigma)
     if sigma is None and not absolute_sigma:
         data = data._replace(sigma=fit_inputs.unit(data.y))
     model = inputs.hashable(model)
-    fit_inputs.check_output(model, params, data.x, data.y)
+    fit_model.check_output(model, params, data.x, data.y)
     correlated = factor is not None
     fit = least_squares(
         Residuals(model),

@@ -16,7 +16,7 @@ import optax
 
 from hesskit.core import errors, select
 from hesskit.core.types import Array, Params, Scalar
-from hesskit.solvers import fit_inputs, inputs
+from hesskit.solvers import fit_inputs, fit_model, inputs
 from hesskit.solvers.band import Data
 from hesskit.solvers.batch import Batch, batched
 from hesskit.solvers.call import MAX_STEPS
@@ -96,14 +96,14 @@ def curve_fit_many(
       >>> print([f"{b:.2f}" for b in fits.params["b"]], int(fits.num_success))
       ['1.00', '-2.00', '0.50'] 3
     """
-    fit_inputs.check_signature(model, params)
+    fit_model.check_signature(model, params)
     inputs.warn_float64((params, xdata, ydata, sigma))
     params = errors.check_params(params)
     check_fit(params, None, covariance, caller="curve_fit_many")
     batch = _data(xdata, ydata, params, sigma, in_axes)
     model = inputs.hashable(model)
     x, y, start, sd = problem(batch, 0)
-    fit_inputs.check_output(model, start, x, y)
+    fit_model.check_output(model, start, x, y)
     if sigma is not None and not Data(x, y, sd).correlated:
         fit_inputs.check_sigma((batch.mine[3], batch.shared[3]))
     data, factor = _prepared(batch, sd is None and not absolute_sigma)
