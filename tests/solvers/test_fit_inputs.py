@@ -32,8 +32,8 @@ def test_data_that_are_no_arrays():
         fit_inputs.as_arrays({"t": "abc"}, name="xdata")
     with pytest.raises(TypeError, match="data must be arrays of numbers"):
         fit_inputs.as_arrays(np.array([1, "a"], dtype=object), name="ydata")
-    with pytest.raises(TypeError, match="xdata is function; expected an array"):
-        fit_inputs.as_arrays(gauss, name="xdata")
+    with pytest.raises(TypeError, match="xdata is builtin_function_or_method; expected an array"):
+        fit_inputs.as_arrays(abs, name="xdata")
     with pytest.raises(ValueError, match="ydata is no array"):
         fit_inputs.as_arrays([[1.0], [1.0, 2.0]], name="ydata")
     for empty in (np.zeros(0), None, {}, []):
