@@ -290,6 +290,9 @@ def apply(inverses: Slots, blocks: tuple[Block, ...], vector: Params) -> Params:
     def both(slot: Any, block: Block, m: Array) -> Array:
         del block
         rows, columns = (s[(slice(n),) * s.ndim] for s, n in zip(slot[:2], m.shape, strict=True))
-        return times(columns, times(rows, m).T).T
+        product = times(rows, m)
+        if columns.ndim == 1:
+            return product * columns[None, :]
+        return jnp.matmul(product, columns, precision=jax.lax.Precision.HIGHEST)
 
     return by_block(inverses, blocks, vector, both, operator.mul)

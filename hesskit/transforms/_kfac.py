@@ -28,7 +28,6 @@ from hesskit.linalg.kronecker_reading import Known, Reading
 from hesskit.linalg.subspace import plane_minimizer
 from hesskit.transforms import _kfac_layout, _optax
 from hesskit.transforms._kfac_renewal import (
-    PERIOD,
     Memory,
     Options,
     check,
@@ -178,7 +177,6 @@ def build(options: Options, *, learning_rate: Any, has_aux: bool, sign: float) -
     check(options, accepting=accepting)
     _kfac_layout.check(options)
     options = options._replace(
-        period=PERIOD if options.period is None else options.period,
         max_factor_dim=blocks.MAX_DIM if options.max_factor_dim is None else options.max_factor_dim,
     )
 

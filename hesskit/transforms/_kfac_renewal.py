@@ -29,6 +29,9 @@ from hesskit.linalg.slots import Slots, empty_slots, from_trees, in_trees
 
 PERIOD = 5
 """Updates between renewals: Martens & Grosse (2015), section 6.5, adapt lambda so often."""
+LONGEST, SETTLING = 20, 20
+"""Where steps are judged, renewals come one update later each 20, to every 20 (T3 there): factors
+of a run that settles change less and less."""
 DECAY = 0.7
 """Of the means of factors, by renewal: on a digits autoencoder better than 0.95 and 0.5."""
 FIRST = 0.03
@@ -56,7 +59,7 @@ class Options(NamedTuple):
     damping: Any
     momentum: Any
     norm_constraint: Any
-    period: Any  # None means PERIOD
+    period: Any  # None means PERIOD, or what `_period` makes of it
     decay: Any
     estimator: str
     eigenvalue_correction: bool
@@ -119,13 +122,21 @@ def inverses_of(options: Options, memory: Memory, structure: Any) -> Slots:
     return read(memory.inverses, structure)
 
 
+def _period(options: Options, count: Array, accepting: bool) -> Any:
+    """Updates from one renewal to the next."""
+    if options.period is not None or not accepting:
+        return PERIOD if options.period is None else options.period
+    return jnp.clip(PERIOD + count // SETTLING, PERIOD, LONGEST)
+
+
 def renewed(
     options: Options, state: State, at: Known, plan: blocks.Plan, accepting: bool, finite: Array
 ) -> tuple[Memory, Array, Array]:
     """Factors and inverses in the memory, lambda, and whether they are new."""
     memory: Memory = state.model
-    early = memory.num < jnp.minimum(options.period, PERIOD)
-    due = early | (state.count % options.period == 0) | memory.stale
+    period = _period(options, state.count, accepting)
+    early = memory.num < jnp.minimum(period, PERIOD)
+    due = early | (state.count % period == 0) | memory.stale
     due &= finite
     structure = jax.tree.structure(state.grad)
     old, held = from_trees(memory.means, structure), inverses_of(options, memory, structure)

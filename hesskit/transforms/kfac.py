@@ -60,7 +60,7 @@ def kfac(
       weight_decay: `hesskit.l2(weight_decay)` is added to `value_fn`; None for none. Value and
         gradient are handed to `update` without it.
       period: updates between renewals of factors, inverses and lambda; the first ones are renewed
-        at each. None means 5.
+        at each. None means 5; without a learning rate more and more, to 20.
       decay: of the factors' running means, by renewal.
       estimator: of the outputs' curvature in the factors: "sampled", one random vector; or "exact",
         a pass back for each entry of the last axis of the outputs, which leaves no chance where an
