@@ -6,6 +6,7 @@ The rows are those of the texts, in their order; each through the public API.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import hesskit
@@ -219,3 +220,56 @@ def test_simple_example_of_the_second_text():
     found = hesskit.condition_number(fn, at)
     assert float(found) == pytest.approx(5.828, abs=5e-4)
     np.testing.assert_allclose([found.smallest, found.largest], [1.1716, 6.8284], atol=5e-5)
+
+
+def test_links_outward_a_surface_given_by_a_constraint():
+    """A height is an implicit function of the plane; a sphere of radius 2 curves by 1/2 anywhere."""
+    sphere = lambda z, p: p @ p + z * z - 4
+    height = lambda p: hesskit.least_squares(sphere, jnp.array(1.5), args=(p,)).params
+    p = jnp.array([0.6, 0.8])
+    z = np.sqrt(3)
+    np.testing.assert_allclose(jax.grad(height)(p), -p / z, rtol=1e-10)
+    expected = -(np.eye(2) / z + np.outer(p, p) / z**3)
+    np.testing.assert_allclose(hesskit.hessian(height, p), expected, rtol=1e-9)
+    np.testing.assert_allclose(hesskit.principal_curvatures(height, p).of_graph, -0.5, rtol=1e-9)
+
+
+def test_links_outward_a_lyapunov_function_by_its_hessians():
+    """A damped pendulum: hanging it is stable, for V has a minimum and its rate a maximum there."""
+
+    def flow(x):
+        return jnp.array([x[1], -jnp.sin(x[0]) - 0.5 * x[1]])
+
+    def energy(x):  # with a small cross term, for without it the rate is only semidefinite
+        return 1 - jnp.cos(x[0]) + x[1] ** 2 / 2 + 0.2 * jnp.sin(x[0]) * x[1]
+
+    rate = lambda x: jax.grad(energy)(x) @ flow(x)
+    hanging, upright = jnp.zeros(2), jnp.array([jnp.pi, 0.0])
+    found = hesskit.definiteness(energy, hanging)
+    assert found.kind == hesskit.DefiniteKind.POSITIVE_DEFINITE
+    np.testing.assert_allclose(found.eigenvalues, [0.8, 1.2])
+    np.testing.assert_allclose(hesskit.hessian(rate, hanging), [[-0.4, -0.1], [-0.1, -0.6]])
+    assert hesskit.classify_critical_point(rate, hanging).kind == hesskit.CriticalKind.MAXIMUM
+    assert hesskit.classify_critical_point(energy, upright).kind == hesskit.CriticalKind.SADDLE
+
+
+@pytest.mark.parametrize(
+    ("matrix", "ends", "kappa"),
+    [
+        (np.eye(2), (1, 1), 1),
+        (np.diag([15.0, 1.0]), (1, 15), 15),
+        ([[10.0, 6.0], [6.0, 8.0]], (2.917, 15.083), 5.170),
+    ],
+    ids=["identity", "anisotropic", "skewed"],
+)
+def test_gradient_descent_and_newton_on_three_quadratics(matrix, ends, kappa):
+    matrix, start = jnp.asarray(matrix), jnp.array([80.0, 90.0])
+    fn = lambda p: p @ matrix @ p / 2
+    found = hesskit.condition_number(fn, start)
+    np.testing.assert_allclose([found.smallest, found.largest], ends, atol=5e-4)
+    assert float(found) == pytest.approx(kappa, abs=5e-4)
+    descent = hesskit.minimize(fn, start, optax.sgd(0.1), max_steps=30, gtol=0.0)
+    by_hand = np.linalg.matrix_power(np.eye(2) - 0.1 * np.asarray(matrix), 30) @ np.asarray(start)
+    np.testing.assert_allclose(descent.params, by_hand, rtol=1e-9)
+    newton = hesskit.minimize(fn, start, hesskit.newton(learning_rate=1.0), history="params")
+    np.testing.assert_allclose(newton.history.params[1], 0, atol=1e-12)
