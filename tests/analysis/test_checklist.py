@@ -223,7 +223,7 @@ def test_simple_example_of_the_second_text():
 
 
 def test_links_outward_a_surface_given_by_a_constraint():
-    """A height is an implicit function of the plane; a sphere of radius 2 curves by 1/2 anywhere."""
+    """A height is an implicit function of a place; a sphere of radius 2 curves by 1/2 anywhere."""
     sphere = lambda z, p: p @ p + z * z - 4
     height = lambda p: hesskit.least_squares(sphere, jnp.array(1.5), args=(p,)).params
     p = jnp.array([0.6, 0.8])
