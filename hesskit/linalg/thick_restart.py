@@ -123,10 +123,11 @@ def eigenpairs(
         return _written(rows, step.recent, before.j + 1), step
 
     def cycle(carry: _Carry) -> _Carry:
-        full = carry.step.j == num_rows
-        kept_on = functools.partial(_compressed, *carry[:2], kept, low_kept)
-        rows, step = tree.while_once(full, kept_on, carry[:2])
-        rows, step = jax.lax.while_loop(lambda pair: not_full(pair[1]), block, (rows, step))
+        pair = carry.rows, carry.step
+        if num_rows < n:  # else there is one cycle
+            restarted = functools.partial(_compressed, *pair, kept, low_kept)
+            pair = tree.while_once(carry.step.j == num_rows, restarted, pair)
+        rows, step = jax.lax.while_loop(lambda pair: not_full(pair[1]), block, pair)
         _, _, residuals = _ritz(step, lowest, highest)
         over = jnp.all(residuals <= tol * step.norm) | (num_rows == n)
         return _Carry(rows, step, over | ~step.finite | (step.num_products >= max_products))

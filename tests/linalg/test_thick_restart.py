@@ -21,7 +21,8 @@ def solve(matrix, **given):
 
 
 @pytest.mark.parametrize(
-    ("n", "lowest", "highest", "num_rows"), [(8, 1, 2, 6), (3, 1, 1, 3), (200, 2, 5, 24)]
+    ("n", "lowest", "highest", "num_rows"),
+    [(8, 1, 2, 6), (3, 1, 1, 3), (1, 0, 1, 1), (2, 1, 0, 2), (30, 2, 2, 17), (200, 2, 5, 24)],
 )
 def test_pairs_are_those_of_the_matrix(float64, n, lowest, highest, num_rows):
     w = np.sort(np.random.default_rng(1).normal(size=n) ** 3)
