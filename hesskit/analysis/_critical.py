@@ -52,10 +52,11 @@ OF_DEFINITE = {
 def _reason(found: "CriticalPoint") -> str:
     """Why it is of its kind, in a sentence."""
     kind, gradient = found.kind, f"{float(found.grad_norm):.2g}"
+    if not jnp.isfinite(found.grad_norm):
+        return f"not finite: value {float(found.value):.4g}, gradient norm {gradient}"
     if kind == CriticalKind.NOT_CRITICAL:
         if found.newton_step is not None and found.grad_norm <= found.grad_tolerance:
-            step = f"{float(found.newton_step):.2g}"
-            return f"gradient norm {gradient} is small, but a Newton step is {step}"
+            return f"gradient norm {gradient} is small, a Newton step is {found.newton_step:.2g}"
         return f"gradient norm {gradient} is above {float(found.grad_tolerance):.2g}"
     if found.inertia is None:
         ends = f"{float(found.eigenvalues[0]):.4g} and {float(found.eigenvalues[1]):.4g}"

@@ -41,3 +41,9 @@ def test_the_order_may_be_raised(float64):
 def test_wrong_arguments(given, error, said):
     with pytest.raises(error, match=said):
         hesskit.classify_critical_point(*given)
+
+
+def test_a_point_where_nothing_is_finite():
+    found = hesskit.classify_critical_point(lambda p: jnp.sum(jnp.log(p)), jnp.array([-1.0, 1.0]))
+    assert found.kind == hesskit.CriticalKind.NOT_CRITICAL
+    assert found.reason.startswith("not finite: value nan")
