@@ -52,7 +52,7 @@ OF_DEFINITE = {
 def _reason(found: "CriticalPoint") -> str:
     """Why it is of its kind, in a sentence."""
     kind, gradient = found.kind, f"{float(found.grad_norm):.2g}"
-    if not jnp.isfinite(found.grad_norm):
+    if not jnp.isfinite(found.value + found.grad_norm):
         return f"not finite: value {float(found.value):.4g}, gradient norm {gradient}"
     if kind == CriticalKind.NOT_CRITICAL:
         if found.newton_step is not None and found.grad_norm <= found.grad_tolerance:

@@ -11,8 +11,7 @@ of them are kept and the recurrence goes on from
 
 Every new vector is orthogonalized against all others, a second time where the first left little of
 it. It joins the rows with others of its block: XLA copies all that one loop both reads and writes.
-Where a vector vanishes, span Q is invariant and a random one is put in its place, so that
-multiple eigenvalues are found too.
+Where one vanishes, span Q is invariant, and a random one finds multiple eigenvalues too.
 
 Source: Wu & Simon (2000), "Thick-restart Lanczos method for large symmetric eigenvalue problems",
 SIAM J. Matrix Anal. Appl. 22, 602-616; Daniel, Gragg, Kaufman & Stewart (1976) for the second time.
