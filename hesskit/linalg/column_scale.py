@@ -25,6 +25,10 @@ EVEN = 2
 """Columns whose lengths differ less than this are of one unit."""
 VISIBLE = 0.5**0.5
 """A smaller part of Q'b in the directions that are seen leaves most of it to the others."""
+SHORTEST = 0.5
+"""A column below this power of the least number, of the largest, is nearly 0: 1e-19 in float32.
+One below eps of it need not be, for the unit of a parameter is free: an amplitude of 1e-9 in
+float32 beside a rate of 1."""
 
 
 def _column_norms(matrix: Array) -> Array:
@@ -79,7 +83,8 @@ def _equilibrated(norms: Array, scale: Array) -> tuple[Array, Array, Array]:
       The new D, (n,), with the old one where a column is nearly 0, the largest over the least
       |column| / D of the others, (), and how many these are, ().
     """
-    counts = norms > jnp.finfo(norms.dtype).eps * jnp.max(norms, initial=0)
+    least = float(jnp.finfo(norms.dtype).tiny) ** SHORTEST
+    counts = norms > least * jnp.max(norms, initial=0)
     lengths = jnp.where(counts, norms, 1) / scale
     least = jnp.min(lengths, initial=jnp.inf, where=counts)
     largest = jnp.max(lengths, initial=0, where=counts)

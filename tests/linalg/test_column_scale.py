@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hesskit.linalg.column_scale import column_scale, largest_columns, scaled_factor
 from hesskit.linalg.row_svd import reduce_rows
@@ -41,6 +42,21 @@ def test_a_full_rank_is_found_whatever_the_units(dtype):
     expected = np.linalg.svd(np.asarray(rows, float) / np.asarray(scale, float))[1]
     np.testing.assert_allclose(s, expected, rtol=1e-3)
     np.testing.assert_allclose(vt @ vt.T, np.eye(2), atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.25, 1.0])
+def test_a_column_far_below_rounding_is_of_another_unit(dtype, power):
+    """Of 1, t^2 and t, the last in a unit far below eps."""
+    t = np.linspace(-1, 2, 7)
+    units = np.array([1.0, 3.0, float(jnp.finfo(dtype).tiny) ** 0.4])
+    rows = jnp.asarray(np.stack([t**0, t**2, t], axis=1) * units, dtype)
+    triangle, _, _ = reduce_rows(rows, jnp.asarray(t**3, dtype))
+    b = jnp.array([0.0, 0.0, 1.0], dtype)  # in the short column alone
+    scale = column_scale(norms(rows), power)
+    scale, s, vt, c = scaled_factor(triangle, b, scale, norms(rows), num_rows=7)
+    step = (vt.T @ (c / s)) / scale * units
+    expected = np.linalg.solve(np.asarray(triangle, float) / units, np.asarray(b, float))
+    np.testing.assert_allclose(step, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_column_of_zeros_is_no_unit(dtype):

@@ -313,6 +313,24 @@ def test_data_whose_squares_are_no_numbers_in_float32(size):
     assert plain.data.sigma is None
 
 
+@pytest.mark.parametrize("digits", [-9, 9])
+def test_an_amplitude_far_from_its_rate(dtype, x64, digits):
+    """Currents in nanoamperes: the columns of the Jacobian differ by more than 1 / eps."""
+    size = 10.0 ** (2 * digits if x64 else digits)
+    t, first = np.linspace(0.1, 5.0, 40), np.array([1.0, 1.0, 0.0])
+    y = 3.0 * np.exp(-1.2 * t) + 0.5 + 0.05 * np.random.default_rng(0).normal(size=40)
+    decay = lambda p, t: p[0] * jnp.exp(-p[1] * t) + p[2]
+    units = np.array([size, 1.0, size])
+    fit = curve_fit(decay, t.astype(dtype), (size * y).astype(dtype), jnp.array(first * units))
+    assert fit.success
+    plain = lambda t, a, k, c: a * np.exp(-k * t) + c
+    values, covariance = scipy.optimize.curve_fit(plain, t, y, first)
+    np.testing.assert_allclose(fit.params / units, values, rtol=1e-6 if x64 else 1e-3)
+    np.testing.assert_allclose(
+        fit.standard_errors / units, np.sqrt(np.diag(covariance)), rtol=1e-4 if x64 else 1e-2
+    )
+
+
 @pytest.mark.slow
 def test_times_of_a_large_number_in_float32():
     """Modified Julian dates, of which float32 knows 4 minutes."""
