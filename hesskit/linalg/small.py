@@ -104,7 +104,7 @@ def _rotated(a: Array, b: Array, n: int) -> tuple[Array, Array, Array]:
     length = jnp.abs(d) + jnp.sqrt(d * d + 4 * gamma * gamma)  # one quotient: a kernel, not three
     tangent = jnp.where(d < 0, -2, 2) * gamma / jnp.where(length > 0, length, 1)
     tangent = jnp.where(orthogonal, 0, tangent)
-    c = 1 / jnp.sqrt(1 + tangent * tangent)
+    c = jnp.sqrt(1 / (1 + tangent * tangent))  # XLA's own 1 / sqrt takes three times as long
     s = c * tangent
     return c * a - s * b, s * a + c * b, tangent
 

@@ -1,16 +1,17 @@
 r"""Continuous batching: many tasks of unequal length on a few lanes of one compiled loop.
 
-Each trip advances every lane by one step of its own task. When a quarter of the lanes have ended,
+Each trip advances every lane by one step of its own task. When an eighth of the lanes have ended,
 their records are written out and the next tasks of the queue begin there, so that no lane waits
 for the slowest: with T steps in all, longest task t and L lanes,
 
-    trips  <=  4 T / (3 L) + t                                              (1)
+    trips  <=  8 T / (7 L) + t                                              (1)
 
 where a plain `vmap` makes t trips of all tasks. Records are written in the order in which tasks
 ends, as whole blocks, and put into the order of the tasks at the end.
 
-In the lanes the axis of lanes is the last one: the innermost loops of the program then run over
-lanes, several at a time, where they would run over the few entries of one problem.
+In the states the axis of lanes is the last one: the innermost loops of the program then run over
+lanes, several at a time, where they would run over the few entries of one problem. In the data,
+whose arrays are longer, it is the first one.
 """
 
 from collections.abc import Callable
@@ -22,8 +23,8 @@ import jax.numpy as jnp
 from hesskit.core import tree
 from hesskit.core.types import Array
 
-IDLE = 4
-"""One lane in this many may be idle before the queue is asked: asking costs about one step."""
+IDLE = 8
+"""One lane in this many may be idle before the queue is asked: asking costs part of a step."""
 
 
 class Task(NamedTuple):
@@ -43,7 +44,7 @@ class Task(NamedTuple):
 
 
 class _Lanes(NamedTuple):
-    """The carry; all but the last four fields have a last axis of lanes."""
+    """The carry; `data` have a first axis of lanes, all but the last four others a last one."""
 
     index: Array  # which task
     alive: Array  # bool
@@ -58,20 +59,19 @@ class _Lanes(NamedTuple):
 
 
 def _each(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """`fn` of every lane."""
+    """`fn` of the data and another tree of every lane."""
+    return jax.vmap(fn, in_axes=(0, -1), out_axes=-1)
+
+
+def _of_each(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn` of every lane's state."""
     return jax.vmap(fn, in_axes=-1, out_axes=-1)
-
-
-def _last(data: Any) -> Any:
-    """Arrays whose first axis is that of lanes, with it last."""
-    return jax.tree.map(lambda a: jnp.moveaxis(a, 0, -1), data)
 
 
 def _blank(task: Task, data: Any, num: int, lanes: int) -> _Lanes:
     """Lanes without tasks."""
-    data = _last(data)
     state = _each(task.first)(data, jnp.zeros((lanes,), jnp.int32))
-    record = _each(task.record)(state)
+    record = _of_each(task.record)(state)
     no, none = jnp.zeros((lanes,), bool), jnp.zeros((), jnp.int32)
     return _Lanes(
         index=jnp.zeros((lanes,), jnp.int32),
@@ -101,7 +101,11 @@ def _refill(task: Task, data_of: Callable[[Array], Any], num: int, lanes: _Lanes
     place = lanes.position + jnp.cumsum(~lanes.full, dtype=jnp.int32) - 1
     taken = ~lanes.full & (place < num)
     index = jnp.where(taken, place, lanes.index)
-    data = _choose(taken, _last(data_of(index)), lanes.data)
+    data = jax.tree.map(
+        lambda a, b: jnp.where(taken.reshape(taken.shape + (1,) * (a.ndim - 1)), a, b),
+        data_of(index),
+        lanes.data,
+    )
     return lanes._replace(
         index=index,
         alive=lanes.alive | taken,
@@ -120,8 +124,8 @@ def _advance(task: Task, num: int, lanes: _Lanes) -> _Lanes:
     def step(now: tuple[Any, Any, Array]) -> tuple[Any, Any, Array]:
         state, record, alive = now
         state = tree.cast_like(_each(task.step)(lanes.data, state), state)
-        record = _choose(alive, _each(task.record)(state), record)
-        return state, record, alive & _each(task.running)(state)
+        record = _choose(alive, _of_each(task.record)(state), record)
+        return state, record, alive & _of_each(task.running)(state)
 
     state, record, alive = jax.lax.while_loop(
         lambda now: jnp.sum(now[2], dtype=jnp.int32) > enough,
