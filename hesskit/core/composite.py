@@ -206,7 +206,7 @@ def composite(
       A function of params and data; it adds to other objectives and scales by numbers.
 
     Raises:
-      TypeError: one of both is no function, or `inner` takes `*args`.
+      TypeError: one of both is no function, `outer` takes no outputs, or `inner` takes `*args`.
 
     Example:
       >>> import jax.numpy as jnp, hesskit
@@ -218,6 +218,11 @@ def composite(
     """
     errors.check_callable(inner, name="inner")
     errors.check_callable(outer, name="outer", of="outputs")
+    found = signature.parameters(outer)
+    if found and all(p.kind is p.KEYWORD_ONLY for p in found):
+        called = f"{getattr(outer, '__name__', 'outer')}()"
+        told = "outer takes no outputs; if it makes a loss, call it"
+        raise TypeError(f"{told}: composite({called}, ...)")
     if _knows_curvature(inner):
         raise TypeError("inner (second argument) must take params first, got a loss of outputs")
     return Composite(outer if _knows_curvature(outer) else Autodiff(outer), inner, has_aux)

@@ -92,6 +92,12 @@ def memoize(factory: Callable[..., Transformation]) -> Callable[..., Transformat
     return call
 
 
+def check_inner(inner: Any, name: str) -> None:
+    """Raises TypeError unless a wrapper was given a transform."""
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise TypeError(f"{name} takes a transform, such as hesskit.newton_cg(), got {inner!r}")
+
+
 def own_buffers(state: Any) -> Any:
     """The state with no two leaves in one buffer: a donated buffer can be given away only once."""
     seen: set[int] = set()

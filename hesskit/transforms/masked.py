@@ -19,7 +19,7 @@ import optax
 from hesskit.core import select, tree
 from hesskit.core.restrict import Inputs, inputs
 from hesskit.core.types import Params
-from hesskit.transforms._optax import Transformation, keep_positional
+from hesskit.transforms._optax import Transformation, check_inner, keep_positional
 
 
 class MaskedState(NamedTuple):
@@ -37,6 +37,7 @@ def _wrap(
     held: Callable[[Params], tuple[bool, ...]] | None = None,
 ) -> Transformation:
     """`inner` on the leaves that `choose` names; `others` makes the updates of the rest."""
+    check_inner(inner, name)
     extended = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> MaskedState:
@@ -93,7 +94,7 @@ def masked(inner: optax.GradientTransformation, mask: Any) -> Transformation:
     Raises:
       ValueError: a path or function fits no leaf (the message lists the paths), or bools are no
         prefix of params.
-      TypeError: `mask` is no selector.
+      TypeError: `mask` is no selector, or `inner` no transform.
 
     For mini-batches: as `inner`. Cost of an update in gradients: that of `inner`.
 
@@ -128,7 +129,7 @@ def freeze(inner: optax.GradientTransformation, mask: Any) -> Transformation:
     Raises:
       ValueError: a path or function fits no leaf (the message lists the paths), or bools are no
         prefix of params.
-      TypeError: `mask` is no selector.
+      TypeError: `mask` is no selector, or `inner` no transform.
 
     For mini-batches: as `inner`. Cost of an update in gradients: that of `inner`.
 

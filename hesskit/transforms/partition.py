@@ -21,7 +21,7 @@ from hesskit.core import errors, found, objective, select
 from hesskit.core.method import State
 from hesskit.core.restrict import Inputs, inputs, restrict
 from hesskit.core.types import Params
-from hesskit.transforms._optax import Transformation, keep_positional
+from hesskit.transforms._optax import Transformation, check_inner, keep_positional
 
 NOT_DATA = ("value", "grad", "value_fn", "obj_fn", "args")
 
@@ -123,6 +123,7 @@ def partition(
     Raises:
       ValueError: a label has no transform, the labels are no prefix of params, or two transforms
         judge their own steps.
+      TypeError: `transforms` is no dict, or holds what is no transform.
 
     For mini-batches: as the transforms are.
 
@@ -138,6 +139,10 @@ def partition(
       >>> print(result.params["u"].round(3), result.params["v"].round(3))
       [1. 1. 1.] [1.]
     """
+    if not isinstance(transforms, Mapping):
+        raise TypeError(f"transforms must be a dict by label, got {type(transforms).__name__}")
+    for key, item in transforms.items():
+        check_inner(item, f"partition, for {key!r},")
     every = {key: optax.with_extra_args_support(item) for key, item in transforms.items()}
 
     def init(params: Params) -> PartitionState:

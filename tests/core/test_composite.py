@@ -276,6 +276,11 @@ def call(loss, *args, **named):
             "inner takes any number of arguments, so nobody knows which data is its own",
         ),
         (
+            lambda: composite(hesskit.losses.squared_error, model),
+            TypeError,
+            "outer takes no outputs; if it makes a loss, call it: composite(squared_error(), ...)",
+        ),
+        (
             lambda: composite(model, closed_form.Poisson()),
             TypeError,
             "inner (second argument) must take params first, got a loss of outputs",

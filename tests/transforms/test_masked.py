@@ -252,6 +252,9 @@ def test_what_is_said_when_it_does_not_fit():
     still = hesskit.freeze(hesskit.freeze(hesskit.newton(), "u"), "v")
     with pytest.raises(ValueError, match="freeze holds every leaf of params"):
         hesskit.minimize(loss, start(), still, args=(target(),))
+    for wrap, wrong in ((hesskit.masked, "u"), (hesskit.freeze, None)):
+        with pytest.raises(TypeError, match=f"takes a transform, .* got {wrong!r}"):
+            wrap(wrong, hesskit.newton())
 
 
 def test_inside_optax_masked():

@@ -185,6 +185,10 @@ def test_what_is_said_when_it_does_not_fit():
         hesskit.partition(one, {"u": "first", "rate": "third"}).init(start())
     with pytest.raises(ValueError, match="param_labels is no prefix of params"):
         hesskit.partition(one, {"u": "first"}).init(start())
+    with pytest.raises(TypeError, match="transforms must be a dict by label, got list"):
+        hesskit.partition(list(one.values()), LABELS)
+    with pytest.raises(TypeError, match=r"partition, for 'second', takes a transform, .* got None"):
+        hesskit.partition({**one, "second": None}, LABELS)
     opt = hesskit.partition(one, LABELS)
     grad, state = start(), opt.init(start())
     with pytest.raises(ValueError, match=r"partition.update needs the current params"):
