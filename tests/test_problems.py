@@ -182,6 +182,7 @@ def test_a_least_squares_problem_is_the_sum_of_its_squared_residuals_in_float32(
     check_sums_of_squares(jnp.dtype("float32"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("problem", EXACT, ids=lambda p: p.name)
 def test_exact_minimizers(problem):
@@ -194,6 +195,7 @@ def test_exact_minimizers(problem):
     assert np.max(np.abs(facts.grad)) <= 1e-8 * scale
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", MINIMIZERS)
 def test_published_minimizers(name):
