@@ -25,6 +25,8 @@ class Line(NamedTuple):
       shortened: the first step along -g is no longer than 1.
       given: `direct` only hands on a direction that came with the call.
       bounds: what core/bounds.py parses, or None.
+      follow: `(history, table, pair, kept, rhs) -> (history, table, direction)`: `learn` and
+        `direct` in one, for an update that searches nothing; or None.
       boxed: `(history, table, grad, params, box, first) -> (step, longest)` in the place of
         `direct` where there are bounds; `first` scales -grad where there are no pairs.
     """
@@ -37,6 +39,7 @@ class Line(NamedTuple):
     shortened: Any = True
     given: bool = False
     bounds: Any = None
+    follow: Callable[..., tuple[Any, Any, Params]] | None = None
     boxed: Callable[..., tuple[Params, Array]] | None = None
 
 

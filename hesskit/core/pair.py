@@ -35,7 +35,7 @@ class Pair(NamedTuple):
     """The pair; `grad` is that before, `length` the multiple of the direction, the rest ().
 
     `cosine` is that of the angle between s and y, `unit` a number near sqrt(|s| |y|): divided by
-    it, neither s nor y under- or overflows when it is squared.
+    it, neither s nor y under- or overflows when it is squared. `norm` is |s|, `size` |y|.
     """
 
     step: Params
@@ -44,6 +44,8 @@ class Pair(NamedTuple):
     length: Array
     cosine: Array
     unit: Array
+    norm: Array
+    size: Array
 
 
 def between(before: Params, after: Params, step: Params, *, length: Array) -> Pair:
@@ -63,7 +65,8 @@ def between(before: Params, after: Params, step: Params, *, length: Array) -> Pa
     s_unit, y_unit = (1 / tree.power_of_two(a) for a in (norm, size))
     dot = tree.vdot(tree.scale(s_unit, step), tree.scale(y_unit, change))
     cosine = dot / jnp.where(norm > 0, norm * s_unit, 1) / jnp.where(size > 0, size * y_unit, 1)
-    return Pair(step, change, before, length, cosine, jnp.sqrt(norm) * jnp.sqrt(size))
+    unit = jnp.sqrt(norm) * jnp.sqrt(size)
+    return Pair(step, change, before, length, cosine, unit, norm, size)
 
 
 def learned(
@@ -97,4 +100,4 @@ def learned(
     cosine = (bend + theta) / jnp.where(norm > 0, norm, 1) / jnp.where(size > 0, size, 1)
     change = tree.axpy(weight, step, change)
     unit = jnp.sqrt(norm) * jnp.sqrt(size)
-    return Pair(step, change, before.grad, length, cosine, unit)
+    return Pair(step, change, before.grad, length, cosine, unit, norm, size)

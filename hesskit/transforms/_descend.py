@@ -23,7 +23,7 @@ from hesskit.core.course import Course, Line
 from hesskit.core.derivatives import value_and_grad
 from hesskit.core.line_search import LineSearchInfo
 from hesskit.core.method import Method, State
-from hesskit.core.pair import between
+from hesskit.core.pair import Pair, between
 from hesskit.core.status import Status
 from hesskit.core.types import Array, Params
 from hesskit.transforms import _optax
@@ -181,9 +181,9 @@ class UnsearchedState(NamedTuple):
 
 
 def _advanced(
-    line: Line, state: UnsearchedState, call: _optax.Call, rate: Array
+    line: Line, state: UnsearchedState, call: _optax.Call, rate: Array, sign: float
 ) -> tuple[Params, UnsearchedState]:
-    """The method's direction times `rate`, and the state that remembers this call; all real."""
+    """The direction times `rate` and `sign`, and the state that remembers this call; all real."""
     point, updates, norm = call.point, call.updates, tree.norm(call.updates)
     gap = tree.sub(point, state.params)
     pair = between(state.updates, updates, gap, length=state.info.learning_rate)
@@ -191,12 +191,11 @@ def _advanced(
     if call.value is not None:
         finite &= jnp.isfinite(call.value)
     known = state.known.astype(bool)  # a wrapper may have made it a number
-    history, table = line.learn(state.history, state.table, pair, finite & known)
-    table, direction = line.direct(history, table, updates)
+    history, table, direction = _directed(line, state, pair, finite & known, updates)
     # Without pairs it is -g, shortened to a step of length 1 at most, as optax does.
     short = (table.num_pairs == 0) & line.shortened
     length = jnp.where(short, 1 / jnp.maximum(norm, 1), 1)
-    step = tree.scale(rate * length, direction)
+    step = tree.scale(sign * rate * length, direction)
     moved = tree.norm(step)
     sound = finite & jnp.isfinite(moved)
     rest = method.is_at_rest(norm, norm, jnp.asarray(tree.coarsest_eps(point), norm.dtype))
@@ -216,10 +215,22 @@ def _advanced(
         params=tree.where(finite, point, state.params),
         updates=tree.where(finite, updates, state.updates),
         history=history,
-        table=table,
+        table=tree.where(finite, table, state.table),
         info=info,
     )
-    return tree.where(sound, step, tree.zeros_like(step)), new
+    # A branch, no select: where nothing is wrong it costs no pass over the step.
+    return jax.lax.cond(sound, lambda s: s, tree.zeros_like, step), new
+
+
+def _directed(
+    line: Line, state: UnsearchedState, pair: Pair, kept: Array, rhs: Params
+) -> tuple[Any, Any, Params]:
+    """History and table with the pair in them, and the direction."""
+    if line.follow is not None:
+        return line.follow(state.history, state.table, pair, kept, rhs)
+    history, table = line.learn(state.history, state.table, pair, kept)
+    table, direction = line.direct(history, table, rhs)
+    return history, table, direction
 
 
 def build_unsearched(
@@ -262,8 +273,8 @@ def build_unsearched(
         call = _optax.arrive_alone(name, updates, params, value)
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         rate = jnp.asarray(rate, state.info.ratio.dtype)
-        step, after = _advanced(line, state, call, rate)
-        step = objective.join(tree.scale(sign, step), call.params)
+        step, after = _advanced(line, state, call, rate, sign)
+        step = objective.join(step, call.params)
         return tree.cast_like(step, call.params), tree.cast_like(after, state)
 
     init = _optax.initializer(begin)

@@ -25,6 +25,7 @@ import optax
 from hesskit.core import errors, tree
 from hesskit.core.bounds import Bounds
 from hesskit.core.course import Line
+from hesskit.core.pair import Pair
 from hesskit.core.types import Array, Params
 from hesskit.curvature import secant, secant_box
 from hesskit.curvature.secant import History, Table
@@ -40,13 +41,21 @@ def _check(memory_size: Any) -> Any:
     return MEMORY_SIZE if memory_size is None else memory_size
 
 
-def _empty(params: Params, *, memory_size: Any) -> tuple[History, Table]:
-    return secant.empty(params, errors.length_of(memory_size, name="memory_size"))
+def _empty(params: Params, *, memory_size: Any, follows: bool) -> tuple[History, Table]:
+    num = errors.length_of(memory_size, name="memory_size")
+    return secant.empty(params, num, follows=follows)
 
 
 def _direct(history: History, table: Table, rhs: Params, *, scaled: bool) -> tuple[Table, Params]:
     table, product = secant.multiply(history, table, rhs, scaled=scaled)
     return table, tree.negative(product)
+
+
+def _follow(
+    history: History, table: Table, pair: Pair, kept: Array, rhs: Params, **options: Any
+) -> tuple[History, Table, Params]:
+    history, table, product = secant.follow(history, table, pair, kept, rhs, **options)
+    return history, table, tree.negative(product)
 
 
 def _boxed(
@@ -73,14 +82,22 @@ def _boxed(
     return tree.unravel(step, params), secant_box.reach(step, lower, upper)
 
 
-def line(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> Line:
-    """L-BFGS for the line-search machine; `bare` keeps pairs of negative curvature."""
+def line(memory_size: Any, scale_init_precond: bool) -> Line:
+    """L-BFGS for the line-search machine."""
     return Line(
-        empty=functools.partial(_empty, memory_size=memory_size),
-        learn=functools.partial(secant.push, any_sign=bare),
+        empty=functools.partial(_empty, memory_size=memory_size, follows=False),
+        learn=secant.push,
         direct=functools.partial(_direct, scaled=scale_init_precond),
         shortened=scale_init_precond,
         boxed=functools.partial(_boxed, scaled=scale_init_precond),
+    )
+
+
+def unsearched(memory_size: Any, scale_init_precond: bool, *, bare: bool = False) -> Line:
+    """L-BFGS where nothing is searched; `bare` keeps pairs of negative curvature."""
+    return line(memory_size, scale_init_precond)._replace(
+        empty=functools.partial(_empty, memory_size=memory_size, follows=True),
+        follow=functools.partial(_follow, scaled=scale_init_precond, any_sign=bare),
     )
 
 
@@ -106,7 +123,7 @@ def scale_by_lbfgs(memory_size: Any = None, scale_init_precond: bool = True) -> 
 
     For mini-batches: no; consecutive gradients must belong to one function.
 
-    Cost of an update in gradients: 0, and 6 passes over memory_size vectors.
+    Cost of an update in gradients: 0, and 4 passes over memory_size vectors.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, hesskit
@@ -122,7 +139,7 @@ def scale_by_lbfgs(memory_size: Any = None, scale_init_precond: bool = True) -> 
     References:
       Nocedal & Wright (2006), Numerical Optimization, Algorithm 7.4.
     """
-    method = line(_check(memory_size), scale_init_precond)
+    method = unsearched(_check(memory_size), scale_init_precond)
     return _descend.build_unsearched(method, name="scale_by_lbfgs", learning_rate=1.0, sign=-1.0)
 
 
@@ -188,12 +205,14 @@ def lbfgs(
         )
     if has_aux and isinstance(linesearch, tuple):
         raise ValueError("has_aux needs the line search of ours: optax's take a scalar value_fn")
-    method = line(memory_size, scale_init_precond, bare=linesearch is None)
+    bare = linesearch is None
     if isinstance(linesearch, str):
         errors.check_choice(linesearch, (HAGER_ZHANG,), name="linesearch")
         if learning_rate is None:
+            method = line(memory_size, scale_init_precond)
             return _descend.build(method, name="lbfgs", has_aux=has_aux)
         linesearch = None
+    method = unsearched(memory_size, scale_init_precond, bare=bare)
     rate = 1.0 if learning_rate is None else learning_rate
     direction = _descend.build_unsearched(method, name="lbfgs", learning_rate=rate)
     if linesearch is None:

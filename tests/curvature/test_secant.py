@@ -259,3 +259,80 @@ def test_any_sign_takes_pairs_of_negative_curvature(float64):
     step, change = next(pairs(6, 1))
     broken = tree.scale(jnp.nan, change)
     same(taken, secant.push(*taken, pair_of(step, broken), yes, any_sign=True))
+
+
+def gradients(seed, count, moved):
+    """Gradients of a bending quadratic, each `moved` times the first away from the one before."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(N, N))
+    matrix = root @ root.T / N + np.eye(N)
+    g = rng.normal(size=N)
+    for _ in range(count):
+        s = moved * rng.normal(size=N)
+        y = matrix @ s * rng.uniform(0.5, 2)
+        yield s, g, g + y
+        g = g + y
+
+
+@jax.jit
+def follow(history, table, before, after, step, kept=True):
+    pair = between(before, after, step, length=jnp.ones(()))
+    return secant.follow(history, table, pair, jnp.asarray(kept), after)
+
+
+@pytest.mark.parametrize("moved", [1.0, 0.03])
+@pytest.mark.parametrize("num", [1, 3, 6])
+def test_following_equals_reading_the_history_again(num, moved, float64):
+    """By differences of products where gradients change much, else by reading."""
+    memory, told = (secant.empty(as_tree(np.zeros(N)), num, follows=f) for f in (False, True))
+    kept = []
+    for k, (step, before, after) in enumerate(gradients(7, 2 * num + 2, moved)):
+        s, g, new = map(as_tree, (step, before, after))
+        if k == 0:  # a first call, which has no pair
+            *told, product = follow(*told, as_tree(np.zeros(N)), g, as_tree(np.zeros(N)), False)
+            np.testing.assert_array_equal(as_vector(product), before)
+        kept.append((step, after - before))
+        history, table = push(*memory, s, tree.sub(new, g))
+        table, expected = multiply(history, table, new)
+        memory = history, table
+        *told, product = follow(*told, g, new, s)
+        assert told[1].num_pairs == table.num_pairs
+        scale = np.abs(as_vector(expected)).max()
+        np.testing.assert_allclose(as_vector(product), as_vector(expected), atol=1e-9 * scale)
+        independent = textbook(kept, num) @ after
+        np.testing.assert_allclose(as_vector(product), independent, atol=1e-8 * scale)
+
+
+def test_following_leaves_out_a_pair_of_negative_curvature(float64):
+    """The differences go on from the vector that came with it."""
+    told = secant.empty(as_tree(np.zeros(N)), 3, follows=True)
+    kept = []
+    for k, (step, before, after) in enumerate(gradients(8, 7, 1.0)):
+        s, g, new = map(as_tree, (step, before, after))
+        if k == 0:
+            *told, _ = follow(*told, as_tree(np.zeros(N)), g, as_tree(np.zeros(N)), False)
+        if k in (2, 5):
+            s = tree.negative(s)
+        else:
+            kept.append((step, after - before))
+        *told, product = follow(*told, g, new, s)
+        np.testing.assert_allclose(as_vector(product), textbook(kept, 3) @ after, rtol=1e-8)
+    assert told[1].num_pairs == 3
+
+
+def test_following_loses_no_digits_to_the_differences():
+    """In float32 beside float64, with gradients that hardly change and ones that change much."""
+    for moved in (1e-3, 0.02, 0.2, 5.0):
+        told = secant.empty(as_tree(np.zeros(N), jnp.float32), 4, follows=True)
+        first = True
+        kept = []
+        for step, before, after in gradients(9, 9, moved):
+            s, g, new = (as_tree(v, jnp.float32) for v in (step, before, after))
+            if first:
+                *told, _ = follow(*told, tree.zeros_like(g), g, tree.zeros_like(g), False)
+                first = False
+            *told, product = follow(*told, g, new, s)
+            kept.append((as_vector(s), as_vector(tree.sub(new, g))))
+        expected = textbook(kept, 4) @ as_vector(new)
+        error = np.abs(as_vector(product) - expected).max() / np.abs(expected).max()
+        assert error < 1e-4, (moved, error)
