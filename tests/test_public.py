@@ -1,11 +1,13 @@
 """The public surface: what `import hesskit` offers is explicit, documented and shown by example."""
 
+import ast
 import doctest
 import inspect
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -70,6 +72,33 @@ def test_all_is_the_public_surface():
     }
     attributes = {name for name in vars(hesskit) if not name.startswith("_")}
     assert set(hesskit.__all__) == attributes - folders
+
+
+def test_the_stub_lists_what_there_is():
+    stub = ast.parse(Path(hesskit.__file__).with_suffix(".pyi").read_text())
+    listed = [node.value for node in stub.body if isinstance(node, ast.Assign)]
+    assert [ast.literal_eval(names) for names in listed] == [hesskit.__all__]
+    assert set(hesskit.__all__) < set(dir(hesskit))
+
+
+def test_import_loads_only_what_is_used():
+    code = (
+        "import sys, hesskit\n"
+        "print(sum(name.startswith('hesskit.') for name in sys.modules))\n"
+        "hesskit.scale_by_lbfgs\n"
+        "print('hesskit.transforms.lbfgs' in sys.modules, 'hesskit.solvers' in sys.modules)\n"
+        "from hesskit import *\n"
+        "print(minimize is hesskit.minimize, losses.__name__)\n"
+        "try: hesskit.minimise\n"
+        "except AttributeError as error: print(error, error.name)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "0",
+        "True False",
+        "True hesskit.core.losses",
+        "module 'hesskit' has no attribute 'minimise' minimise",
+    ], done.stderr
 
 
 @pytest.mark.parametrize("name", OBJECTS)
