@@ -57,7 +57,7 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
 
     Raises:
       TypeError: a leaf is an integer, a boolean, a string or no array at all.
-      ValueError: there is no leaf, or a leaf has no entries.
+      ValueError: there is no leaf, or none has an entry.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_masked)
     if not leaves and not allow_empty:
@@ -82,9 +82,9 @@ def check_params(params: Params, *, name: str = "params", allow_empty: bool = Fa
                 " Of an Equinox model: eqx.partition(model, eqx.is_inexact_array)." if flag else ""
             )
             raise TypeError(f"{where} is {label}; {hint}Derivatives need floats.{more}")
-        shape = tuple(getattr(leaf, "shape", ()))
-        if 0 in shape and not allow_empty:
-            raise ValueError(f"{where} has shape {shape}: it holds no entries")
+    if not allow_empty and all(0 in getattr(leaf, "shape", ()) for _, leaf in leaves):
+        where = name + jax.tree_util.keystr(leaves[0][0])
+        raise ValueError(f"{where} has shape {leaves[0][1].shape}, and no leaf holds an entry")
     return jax.tree.map(strong_array, params)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from hesskit.core import errors
 from hesskit.core.types import Array
@@ -57,3 +58,14 @@ def fill(prefix: Any, like: Any, *, name: str) -> Any:
         return jnp.broadcast_to(array.astype(jnp.finfo(model.dtype).dtype), model.shape)
 
     return jax.tree.map(leaf, spread(prefix, like, name=name), like)
+
+
+def check_positive(tree: Any, *, name: str, hint: str) -> None:
+    """Raises ValueError where a concrete leaf is known not to be positive in all entries."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, Tracer):
+            continue
+        low = jax.device_get(jnp.min(jnp.asarray(leaf), initial=jnp.inf))  # NaN if any is
+        if not low > 0:
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(f"{where} must be positive ({hint}), got {low:g}")

@@ -278,8 +278,8 @@ def least_squares_loss(
       A function of params and the data of `residual_fn`; adds and scales.
 
     Raises:
-      ValueError: `reduction` or `loss` is none of these, `scale` not positive; when called: a
-        prefix that does not fit.
+      ValueError: `reduction` or `loss` is none of these, `scale` or `sigma` not positive; when
+        called: a prefix that does not fit.
       TypeError: `residual_fn` is no function; when called: residuals are no floats.
 
     Example:
@@ -295,4 +295,5 @@ def least_squares_loss(
     if isinstance(loss, str) or not callable(loss):
         errors.check_choice(loss, tuple(LOSSES), name="loss")
     errors.check_number(scale, name="scale", open_low=True, none=False)
+    prefix.check_positive(sigma, name="sigma", hint="inf drops a residual")
     return Composite(Squares(weights, reduction, loss, scale, sigma), residual_fn, has_aux)

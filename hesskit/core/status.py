@@ -22,7 +22,7 @@ class Status(IntEnum):
       ROUNDOFF_LIMITED: the dtype resolves no further descent.
       UNBOUNDED: the value falls without end.
       SADDLE: the gradient is zero, and the Hessian has a negative eigenvalue.
-      SINGULAR: the plain Newton step does not exist.
+      SINGULAR: the curvature is singular or not finite, and gives no step.
       USER_STOP: the callback said so.
     """
 
@@ -66,8 +66,8 @@ SENTENCES = {
     "if this is a log-density, minimize its negative",
     Status.SADDLE: "gradient is zero but the Hessian has a negative eigenvalue: this is a saddle "
     "or a maximum. trust_region, cubic_newton, newton_cg and saddle_free_newton leave such points.",
-    Status.SINGULAR: "the Hessian is singular or not finite, and the plain Newton step does not "
-    "exist; use trust_region, or newton with a modification",
+    Status.SINGULAR: "the curvature is singular or not finite here, and no step could be made of "
+    "it; start elsewhere or rescale the parameters; with plain newton use trust_region instead",
     Status.USER_STOP: "stopped by the callback after {num_steps} steps; gradient norm "
     "{grad_norm:.1e}",
 }

@@ -20,6 +20,7 @@ descent"; Martens (2020), "New insights and perspectives on the natural gradient
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -137,7 +138,7 @@ def row_dot(x: Array, y: Array) -> Array:
 
 def _by_example(u: Array, v: Array, root: Array) -> Array:
     """The inner products u_i.v_i."""
-    shape = (*root.shape, -1)
+    shape = (*root.shape, math.prod(u.shape[root.ndim :]))
     return row_dot(u.reshape(shape), v.astype(u.dtype).reshape(shape))
 
 

@@ -21,6 +21,7 @@ products.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -58,8 +59,7 @@ class Factors(NamedTuple):
 
 def _shape(leaf: Array) -> tuple[int, int]:
     """Rows and columns of a leaf."""
-    b = leaf.shape[-1] if leaf.ndim > 1 else 1
-    return (leaf.size // b if b else 0), b
+    return (math.prod(leaf.shape[:-1]), leaf.shape[-1]) if leaf.ndim > 1 else (leaf.size, 1)
 
 
 def _matrix(leaf: Array) -> Array:

@@ -43,7 +43,7 @@ def coefficients(rows: Params, x: Params) -> Array:
 
 def combination(rows: Params, c: Array) -> Params:
     """The vector Q c, for c (m,), in the dtypes of the rows."""
-    return jax.tree.map(lambda a: a[0], combinations(rows, c[None, :]))
+    return jax.tree.map(lambda a: a[0], combinations(rows, c[None]))
 
 
 def combinations(rows: Params, c: Array) -> Params:

@@ -83,8 +83,8 @@ def _equilibrated(norms: Array, scale: Array) -> tuple[Array, Array, Array]:
       The new D, (n,), with the old one where a column is nearly 0, the largest over the least
       |column| / D of the others, (), and how many these are, ().
     """
-    least = float(jnp.finfo(norms.dtype).tiny) ** SHORTEST
-    counts = norms > least * jnp.max(norms, initial=0)
+    nearly_zero = float(jnp.finfo(norms.dtype).tiny) ** SHORTEST
+    counts = norms > nearly_zero * jnp.max(norms, initial=0)
     lengths = jnp.where(counts, norms, 1) / scale
     least = jnp.min(lengths, initial=jnp.inf, where=counts)
     largest = jnp.max(lengths, initial=0, where=counts)

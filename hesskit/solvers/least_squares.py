@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
-from hesskit.core import errors, objective, select, tree
+from hesskit.core import errors, objective, prefix, select, tree
 from hesskit.core.bounds import Bounds, at_bound, parse
 from hesskit.core.composite import Composite, Structured
 from hesskit.core.residuals import least_squares_loss
@@ -89,17 +88,6 @@ def _answer(
     return _Answer(rows, residual, stuck, jnp.asarray(num, jnp.int32), underflow)
 
 
-def _check_sigma(sigma: Any) -> None:
-    """Raises ValueError where a standard deviation is known not to be positive."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(sigma):
-        if isinstance(leaf, Tracer):
-            continue
-        low = jax.device_get(jnp.min(jnp.asarray(leaf)))  # NaN if any is
-        if not low > 0:
-            where = f"sigma{jax.tree_util.keystr(path)}"
-            raise ValueError(f"{where} must be positive (inf drops a residual), got {low:g}")
-
-
 def check_fit(params: Params, sigma: Any, covariance: Any, *, caller: str) -> Params:
     """`params` as arrays; raises TypeError for complex ones, ValueError for a wrong option."""
     params = errors.check_params(params)
@@ -108,7 +96,7 @@ def check_fit(params: Params, sigma: Any, covariance: Any, *, caller: str) -> Pa
             f"{caller} needs real params, for they have errors; fit the real and imaginary "
             "parts, or minimize hesskit.least_squares_loss(residual_fn)"
         )
-    _check_sigma(sigma)
+    prefix.check_positive(sigma, name="sigma", hint="inf drops a residual")
     errors.check_choice(covariance, ("gauss_newton", "sandwich"), name="covariance")
     return params
 

@@ -193,6 +193,20 @@ def test_leaves_that_are_no_arrays(case):
     assert updates["a"].dtype == jnp.float32
 
 
+@each
+def test_leaves_without_entries(case):
+    """They hold no number, and stand in nobody's way beside others."""
+    opt = case.make()
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones((0,)), "c": jnp.ones((3, 0))}
+    fn = squares(lambda p: (p["a"] - 1, p["b"], p["a"] @ p["c"]))
+    state = opt.init(params)
+    updates, after = jax.eval_shape(
+        lambda p, s: opt.update(p, s, p, value_fn=case.of(fn)), params, state
+    )
+    assert abstract(after) == abstract(state)
+    assert abstract(updates) == abstract(params)
+
+
 @pytest.mark.parametrize("case", EVALUATING)
 def test_map_params(case):
     opt, params = case.make(), start()

@@ -34,7 +34,7 @@ def test_check_params_gives_strong_arrays():
         ([object], TypeError, "params[0] is type"),
         ({}, ValueError, "params has no leaves: got {}; expected at least one array"),
         ([None], ValueError, "params has no leaves: got [None]"),
-        ({"a": jnp.ones((2, 0))}, ValueError, "params['a'] has shape (2, 0): it holds no entries"),
+        ({"a": jnp.ones((2, 0))}, ValueError, "params['a'] has shape (2, 0), and no leaf"),
         (
             {"a": optax.MaskedNode(), "b": jnp.ones(2)},
             TypeError,

@@ -1,10 +1,11 @@
 """Prefix trees of numbers become full trees."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hesskit.core.prefix import fill, spread
+from hesskit.core.prefix import check_positive, fill, spread
 
 LIKE = {"a": jnp.zeros(3), "b": [jnp.zeros(()), jnp.zeros((2, 2), "bfloat16")]}
 
@@ -36,3 +37,11 @@ def test_entries_of_any_shape_go_to_every_leaf_below():
     assert full == {"a": "x", "b": [2, 2]}
     with pytest.raises(ValueError, match=r"weights is no prefix of \{'a': float32\[3\]"):
         spread([1, 2], LIKE, name="weights")
+
+
+@pytest.mark.parametrize("bad", [0.0, -1, np.nan, np.array([1.0, 0.0])])
+def test_what_is_not_positive(bad):
+    check_positive({"a": 1.0, "b": [np.inf, np.ones((0,))]}, name="sigma", hint="why")
+    with pytest.raises(ValueError, match=r"sigma\['b'\]\[0\] must be positive \(why\), got"):
+        check_positive({"a": 1.0, "b": [bad]}, name="sigma", hint="why")
+    jax.jit(lambda s: check_positive(s, name="sigma", hint="why"))(bad)  # unknown while traced

@@ -347,3 +347,9 @@ def test_an_error_inside_names_the_function():
         least_squares_loss(lambda p: p["width"])({"a": THREE})
     note = "residual_fn was called by hesskit.least_squares_loss with params {'a': float32[3]}."
     assert caught.value.__notes__[-1] == note
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, np.nan])
+def test_sigma_is_positive(sigma):
+    with pytest.raises(ValueError, match="sigma must be positive"):
+        hesskit.least_squares_loss(lambda p: p, sigma=sigma)

@@ -694,3 +694,12 @@ def test_beside_a_kink_a_short_step_is_no_floor():
     result = hesskit.minimize(kink, jnp.array([3.0, 1.5]), hesskit.lbfgs())
     assert result.grad_norm > 10
     assert not result.success
+
+
+def test_leaves_without_entries_beside_others():
+    fn = lambda p: jnp.sum((p["a"] - 2) ** 2) + jnp.sum(p["b"])
+    result = hesskit.minimize(fn, {"a": jnp.ones(2), "b": jnp.ones((0, 3))})
+    np.testing.assert_allclose(result.params["a"], 2)
+    assert result.params["b"].shape == (0, 3)
+    with pytest.raises(ValueError, match=r"params\['b'\] has shape \(0,\), and no leaf"):
+        hesskit.minimize(fn, {"b": jnp.ones((0,))})
