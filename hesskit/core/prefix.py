@@ -27,7 +27,20 @@ def spread(prefix: Any, like: Any, *, name: str) -> Any:
     try:
         return jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, like)
     except ValueError as error:
-        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {error}") from error
+        where = misfit(prefix, like, name=name, of="")
+        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {where}") from error
+
+
+def misfit(prefix: Any, like: Any, *, name: str, of: str) -> str:
+    """Where a tree that is no prefix of `like` departs from it, in words."""
+    heads = [path for path, _ in jax.tree_util.tree_leaves_with_path(prefix)]
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    missing = [p for p in paths if not any(p[: len(head)] == head for head in heads)]
+    extra = [head for head in heads if not any(p[: len(head)] == head for p in paths)]
+    keystr = jax.tree_util.keystr
+    words = [f"nothing in it is for {of}{keystr(missing[0])}"] if missing else []
+    words += [f"{name}{keystr(extra[0])} has no counterpart"] if extra else []
+    return "; ".join(words) or f"their containers differ, here {jax.tree.structure(prefix)}"
 
 
 def fill(prefix: Any, like: Any, *, name: str) -> Any:

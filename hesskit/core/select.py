@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from hesskit.core.prefix import misfit
 from hesskit.core.types import Params
 
 
@@ -84,7 +85,8 @@ def select(selector: Any, params: Params, *, name: str) -> tuple[bool, ...]:
             is_leaf=lambda node: _flag(node) is not None,
         )
     except ValueError as error:
-        raise ValueError(f"{name} is no prefix of params: {error}") from error
+        where = misfit(selector, params, name=name, of="params")
+        raise ValueError(f"{name} is no prefix of params: {where}") from error
     flags = tuple(_flag(flag) for flag in jax.tree.leaves(full))
     if len(flags) != len(leaves) or None in flags:
         raise TypeError(

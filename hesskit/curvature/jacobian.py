@@ -45,7 +45,8 @@ def jacobian(fn: Callable[[Params], Any], params: Params) -> tuple[Any, Array]:
         for path, leaf in jax.tree_util.tree_leaves_with_path(out):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 where = f"the result{jax.tree_util.keystr(path)}"
-                raise TypeError(f"{where} is {leaf.dtype}; its error needs a real float")
+                parts = "; take its .real or .imag" if jnp.iscomplexobj(leaf) else ""
+                raise TypeError(f"{where} is {leaf.dtype}; its error needs a real float{parts}")
         return out
 
     with contextlib.suppress(TypeError):  # no forward-mode rule; a user's own error comes again

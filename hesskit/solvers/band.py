@@ -103,11 +103,20 @@ def band(
 
     Returns:
       A `Band`, NaN where the model depends on what is not determined.
+
+    Raises:
+      TypeError: the model's output is complex.
     """
 
     def curve(point: Params) -> Any:
         with errors.calling("model", point, "band"):
-            return model(point, x)
+            out = model(point, x)
+        if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(out)):
+            raise TypeError(
+                "band needs a model of real outputs; for the parts of a complex one take "
+                "fit.derived(lambda params: model(params, x).real), and .imag"
+            )
+        return out
 
     value, rows = free_jacobian(curve, params, fixed)
     size = row_norms(image(rows, spread))

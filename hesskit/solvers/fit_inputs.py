@@ -62,7 +62,8 @@ def as_arrays(data: Any, *, name: str) -> Any:
     def convert(path: Any, leaf: Any) -> Array:
         where = name + jax.tree_util.keystr(path)
         if isinstance(leaf, str) or str(getattr(leaf, "dtype", "")) == "object":
-            raise TypeError(f"{where} is {leaf!r}; data must be arrays of numbers")
+            what = repr(leaf) if isinstance(leaf, str) else "an array of Python objects"
+            raise TypeError(f"{where} is {what}; data must be arrays of numbers")
         try:
             return jnp.asarray(leaf)
         except TypeError as error:

@@ -19,6 +19,7 @@ import optax
 
 from hesskit.core import errors, found, objective, select
 from hesskit.core.method import State
+from hesskit.core.prefix import misfit
 from hesskit.core.restrict import Inputs, inputs, restrict
 from hesskit.core.types import Params
 from hesskit.transforms._optax import Transformation, check_inner, keep_positional
@@ -60,7 +61,8 @@ def _labels(param_labels: Any, params: Params, known: Mapping[Hashable, Any]) ->
     try:
         full = jax.tree.map(lambda label, sub: jax.tree.map(lambda _: label, sub), prefix, params)
     except ValueError as error:
-        raise ValueError(f"param_labels is no prefix of params: {error}") from error
+        where = misfit(prefix, params, name="param_labels", of="params")
+        raise ValueError(f"param_labels is no prefix of params: {where}") from error
     labels = jax.tree.leaves(full)
     unknown = [label for label in labels if label not in known]
     if unknown:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hesskit.core.prefix import check_positive, fill, spread
+from hesskit.core.prefix import check_positive, fill, misfit, spread
 
 LIKE = {"a": jnp.zeros(3), "b": [jnp.zeros(()), jnp.zeros((2, 2), "bfloat16")]}
 
@@ -37,6 +37,23 @@ def test_entries_of_any_shape_go_to_every_leaf_below():
     assert full == {"a": "x", "b": [2, 2]}
     with pytest.raises(ValueError, match=r"weights is no prefix of \{'a': float32\[3\]"):
         spread([1, 2], LIKE, name="weights")
+    with pytest.raises(
+        ValueError, match=r"bfloat16\[2, 2\]\]\}: nothing in it is for \['b'\]\[0\]$"
+    ):
+        spread({"a": 1}, LIKE, name="weights")
+
+
+def test_misfit_says_where():
+    assert misfit({"a": 1}, LIKE, name="mask", of="params") == (
+        "nothing in it is for params['b'][0]"
+    )
+    assert misfit({"a": 1, "b": [1, 2, 3]}, LIKE, name="mask", of="params") == (
+        "mask['b'][2] has no counterpart"
+    )
+    assert misfit({"a": 1, "c": 2}, LIKE, name="mask", of="params") == (
+        "nothing in it is for params['b'][0]; mask['c'] has no counterpart"
+    )
+    assert "containers differ" in misfit({"a": 1, "b": (1, 2)}, LIKE, name="mask", of="params")
 
 
 @pytest.mark.parametrize("bad", [0.0, -1, np.nan, np.array([1.0, 0.0])])
