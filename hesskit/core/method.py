@@ -42,6 +42,10 @@ UNBOUNDED_BELOW = -1.0
 class State(NamedTuple):
     """What the next `tell` or `update` needs.
 
+    Inside an optax state all that an update begins anew is None, since each leaf costs a call of it
+    a microsecond: `params` and `step`, `fresh`, and of a line search `size`, `modeled`,
+    `indefinite` and `at_rest` too.
+
     Attributes:
       count: trials judged, int32.
       value: f at the kept point, in the real dtype of params (what `value_and_grad_from_state`
@@ -53,8 +57,8 @@ class State(NamedTuple):
       fresh: the next evaluation is at `params` itself.
       modeled: `model` belongs to the kept point.
       model: the method's own: factorizations, directions.
-      params: the kept point (None inside an optax state, which gets it with each update).
-      step: the proposed `Step` (None inside an optax state).
+      params: the kept point; an optax state gets it with each update.
+      step: the proposed `Step`.
       tolerance: (), |grad| at which the gradient counts as zero. A solver sets it; a loop of
         updates goes on to eps, where nothing is left to gain.
       indefinite: negative curvature was found at the kept point.

@@ -37,18 +37,28 @@ class _Loop(NamedTuple):
 
 
 def _rested(state: State) -> State:
-    """The state between updates: the memory alone, no direction and no search."""
+    """The state between updates: the memory and the levels, no direction and no search."""
     kept = state.model
-    return state._replace(model=Course(kept.history, kept.table, None, None, None, None))
+    return state._replace(
+        model=Course(kept.history, kept.table, None, None, None, None),
+        size=None,
+        modeled=None,
+        indefinite=None,
+        at_rest=None,
+    )
 
 
 def _show(line: Line, state: State, call: Call) -> State:
     """The inverse of `_rested`, before a first direction."""
     shown = _optax.show(state, call.params, call.point)
+    no = jnp.array(False)
     return shown._replace(
         model=course.begin(state.model.history, state.model.table, call.point),
         step=method.no_step(call.point),
-        modeled=jnp.array(False),
+        size=jnp.zeros_like(shown.level),
+        modeled=no,
+        indefinite=no,
+        at_rest=no,
         fresh=jnp.array(not _knows(line, call)),
         info=shown.info._replace(status=jnp.zeros_like(shown.info.status)),
     )

@@ -185,9 +185,9 @@ def _check_given(value: Any) -> Array | None:
 
 
 def hide(state: State, params: Params) -> State:
-    """The machine's state as optax's: without the point, with the gradient in params' dtypes."""
+    """The machine's state as optax's: without what comes with a call, `grad` in params' dtypes."""
     grad = objective.conjugate(objective.join(state.grad, params))
-    return state._replace(params=None, step=None, grad=tree.cast_like(grad, params))
+    return state._replace(params=None, step=None, fresh=None, grad=tree.cast_like(grad, params))
 
 
 def show(state: State, params: Params, point: Params) -> State:

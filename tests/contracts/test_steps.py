@@ -59,7 +59,7 @@ def assert_zero(updates):
 
 def sound(state, **unknown) -> bool:
     """Whether nothing that the next update reads is poisoned; a region may have no bound."""
-    if hasattr(state, "size"):
+    if getattr(state, "size", None) is not None:
         state = state._replace(size=jnp.where(state.size == jnp.inf, 0, state.size))
     return all_finite(state._replace(info=None, **unknown))
 
