@@ -5,7 +5,8 @@
 A call is `jax.jit` of `update` alone, gradient and value given, on a trivial quadratic: flattening
 the state, the dispatch and the small kernels of one step. The dispatch alone is a jitted identity
 on the same arguments and results. The import is what `import hesskit`, and with it the first use of
-a name, adds to `import jax, optax`, in fresh processes.
+a name, adds to `import jax, optax`, in fresh processes; where PYTHONDONTWRITEBYTECODE is set, as in the
+committed run, Python compiles the sources each time, which more than doubles it.
 """
 
 import statistics
