@@ -133,7 +133,7 @@ class Block(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether the slope by the leaf itself is needed."""
-        known = all(use.kind in ("bias", "scale") for use in self.uses)
+        known = all(use.kind in ("bias", "scale") or use.is_vector for use in self.uses)
         once = len(self.uses) + len(self.alone) <= 1
         return self.kind == "sampled" or (self.kind == "diagonal" and not (known and once))
 
@@ -191,9 +191,9 @@ def plan(
 def _cut(shape: Shape, found: list[Use], max_dim: int) -> Shape:
     """The matrix cut where all products with the leaf have it, if they agree."""
     products = [use for use in found if use.kind in MATRIX]
-    if shape.split is None or not products:
+    if not products or 0 in shape.leaf:
         return shape
-    for split in (shape.split, *range(1, len(shape.leaf))):
+    for split in (shape.split or 1, *range(1, len(shape.leaf) + 1)):
         cut = shape._replace(split=split)
         if all(_side(cut, use) is not None for use in products):
             return cut._replace(dense=(cut.rows <= max_dim, cut.columns <= max_dim))

@@ -62,6 +62,11 @@ class Use(NamedTuple):
     loops: Loops = ()
 
     @property
+    def is_vector(self) -> bool:
+        """Whether it is a product that sums over the whole leaf, to one output."""
+        return self.kind == "dense" and not self.given
+
+    @property
     def layers(self) -> int | None:
         """How many slices of the leaf there are; None where it is used whole."""
         own = [length for length, role in self.loops if role == "layers"]
@@ -249,16 +254,18 @@ def _scale(graph: Graph, node: Node, place: int, seen: View) -> Use | None:
     return Use(seen.leaf, "scale", node.outputs[0], source, inputs=spread, slopes=spread)
 
 
-def _moved(node: Node, shape: tuple[int, ...], to: tuple[int, ...], axes: list[int]) -> list[int]:
-    """Where axes of a value, longer than 1, are after an equation; fewer where it mixes them."""
+def _moved(
+    node: Node, shape: tuple[int, ...], to: tuple[int, ...], axes: list[int]
+) -> list[int] | None:
+    """Where axes of a value, longer than 1, are after an equation; None where it mixes them."""
     if node.name == "transpose":
         permutation = node.equation.params["permutation"]
         return [permutation.index(i) for i in axes]
     if node.name not in ("convert_element_type", "copy", "reshape", "squeeze"):
-        return []
+        return None
     places = {(math.prod(to[:j]), n): j for j, n in enumerate(to) if n != 1}
     keys = [(math.prod(shape[:i]), shape[i]) for i in axes]
-    return [places[key] for key in keys if key in places]
+    return [places[key] for key in keys] if places.keys() >= {*keys} else None
 
 
 def _reached(found: list[Use], graph: Graph, takers: dict[int, int]) -> dict[int, Any]:
@@ -274,7 +281,7 @@ def _reached(found: list[Use], graph: Graph, takers: dict[int, int]) -> dict[int
             use, axes = reached[source]
             shapes = graph.shapes[source], graph.shapes[node.outputs[0]]
             moved = _moved(node, *shapes, axes)
-            if axes and len(moved) == len(axes):
+            if moved is not None:
                 reached[node.outputs[0]] = use, moved
     return reached
 

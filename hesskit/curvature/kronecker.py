@@ -210,11 +210,8 @@ def _slots(
     at = kronecker_reading.read(fn, params, plan)
 
     def mean(of_pass: Callable[[Passed], Any]) -> Any:
-        def one(i: Array) -> Any:
-            return kronecker_reading.estimate(at, i, options.estimator, of_pass)
-
-        each = jax.lax.map(one, seed + jnp.arange(options.num_samples, dtype=jnp.uint32))
-        return jax.tree.map(lambda a: jnp.mean(a, axis=0), each)
+        num = options.num_samples
+        return kronecker_reading.estimate(at, seed, options.estimator, of_pass, num=num)
 
     slots = mean(lambda p: kronecker_factors.statistics(plan, p, like, sharing=options.sharing))
     slots = kronecker_basis.turned(factors.normal(slots, plan.blocks), plan.blocks)

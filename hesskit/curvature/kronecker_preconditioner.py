@@ -92,6 +92,7 @@ def _update(
         seed,
         options.estimator,
         lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing),
+        num=kronecker_reading.draws(plan, state.num),
     )
     means = factors.mixed(old, new, factors.weight_of_next(state.num, options.decay))
     found = plan.blocks

@@ -105,7 +105,7 @@ def kronecker_table(
 
     Nothing is computed: the model is traced at the shapes of params and data. Layers stacked for a
     `jax.lax.scan` have factors with their number in front. `kfac` has these, and those of some
-    kernels of few channels, if it is given `objective=` and `example=`.
+    kernels of few channels and of vectors, if it is given `objective=` and `example=`.
 
     Args:
       value_fn: `hesskit.composite(...)`, `hesskit.least_squares_loss(...)` or a sum of such with

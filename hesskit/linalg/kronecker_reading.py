@@ -24,6 +24,10 @@ from hesskit.core.view import Loops
 from hesskit.linalg import whitened
 
 ESTIMATORS = ("sampled", "exact")
+DRAWS = 16, 4
+"""Of blocks that examples do not average: at first, and later, in means that remember few."""
+STRIDE = 0x9E3779B9
+"""Between the seeds of vectors of one mean: those of means that follow are one apart."""
 
 
 class Passed(NamedTuple):
@@ -174,28 +178,54 @@ def _random(outer: Outer, outputs: Any, seed: Array, column: Array | None, parts
     return back(jax.tree.unflatten(structure, signs))[0]
 
 
-def estimate(at: Reading, seed: Array, estimator: str, of_pass: Callable[[Passed], Any]) -> Any:
+def draws(plan: Plan, num: Array) -> Array | int:
+    """How many random vectors a sample of the factors takes.
+
+    Squares of slopes at products are summed over examples. Of a block that needs the slope by the
+    whole leaf a pass shows a single draw: an entry may be next to nothing, and the step a leap.
+
+    Args:
+      plan: where leaves enter.
+      num: samples in the means so far, ().
+
+    Returns:
+      1, or a number of `DRAWS`.
+    """
+    alone = any(block.is_whole for block in plan.blocks)
+    return jnp.where(num == 0, *DRAWS) if alone else 1
+
+
+def estimate(
+    at: Reading,
+    seed: Array,
+    estimator: str,
+    of_pass: Callable[[Passed], Any],
+    *,
+    num: Array | int = 1,
+) -> Any:
     """What passes make of the curvature of the outputs.
 
     Args:
       at: the objective at a point.
       seed: of random signs, () uint32.
-      estimator: "sampled", one pass; or "exact", one for each column of the outputs, which leaves
-        no chance where an output depends on the other columns of its own row alone.
+      estimator: "sampled"; or "exact", a pass for each column of the outputs, which leaves no
+        chance where an output depends on the other columns of its own row alone.
       of_pass: `Passed -> pytree`.
+      num: of random vectors, or of times that all columns are taken.
 
     Returns:
       The mean over passes of what `of_pass` gives.
     """
-    if estimator == "sampled" or at.num_columns == 1:
+    columns = 1 if estimator == "sampled" else at.num_columns
+    if isinstance(num, int) and num * columns == 1:
         return of_pass(at.sampled(seed, None))
+    passes = jnp.asarray(num, jnp.int32) * columns
 
-    def one(column: Array) -> Any:
-        return of_pass(at.sampled(seed, column))
+    def one(i: Array) -> Any:
+        other = seed + (i // columns).astype(jnp.uint32) * jnp.uint32(STRIDE)
+        return of_pass(at.sampled(other, None if columns == 1 else i % columns))
 
     total = tree.zeros_like(jax.eval_shape(one, jnp.zeros((), jnp.int32)))
 
-    def body(column: Array, total: Any) -> Any:
-        return tree.add(total, tree.scale(1 / at.num_columns, one(column)))
-
-    return jax.lax.fori_loop(0, at.num_columns, body, total)
+    total = jax.lax.fori_loop(0, passes, lambda i, total: tree.add(total, one(i)), total)
+    return jax.tree.map(lambda a: a / passes.astype(a.dtype), total)

@@ -180,7 +180,8 @@ def _estimated(
     weight = factors.weight_of_next(num, options.decay)
 
     def estimate(of_pass: Callable[[Passed], Any]) -> Any:
-        return kronecker_reading.estimate(at, seed, options.estimator, of_pass)
+        passes = kronecker_reading.draws(plan, num)
+        return kronecker_reading.estimate(at, seed, options.estimator, of_pass, num=passes)
 
     new = estimate(lambda p: kronecker_factors.statistics(plan, p, old, sharing=options.sharing))
     mixed = factors.mixed(old, new, weight)

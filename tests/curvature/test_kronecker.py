@@ -144,3 +144,21 @@ def test_a_leaf_that_is_returned_in_another_shape_has_curvature():
     loss = hesskit.least_squares_loss(lambda p: p.reshape(3, 1))
     found = hesskit.kronecker_operator(loss, jnp.ones(3)).dense()
     np.testing.assert_allclose(found, np.eye(3), atol=1e-6)
+
+
+@pytest.mark.standard_promotion("a bias broadcasts in the model, which is a user's")
+@pytest.mark.parametrize(
+    ("equation", "shape"), [("ni,i->n", (3,)), ("ni,io->no", (3, 1)), ("nij,ij->n", (3, 2))]
+)
+def test_a_product_to_one_output_has_the_exact_block(float64, equation, shape):
+    """Of least squares each output has curvature 1: the block is X'X, the bias in it."""
+    x, params = _normal(9, *shape[: len(equation.split(",")[0]) - 1]), {"w": _normal(*shape)}
+
+    def residual(p, x):
+        return jnp.einsum(equation, x, p["w"]).reshape(-1) + p["b"]
+
+    loss = hesskit.least_squares_loss(residual)
+    params["b"] = jnp.zeros(())
+    columns = np.concatenate([np.ones((9, 1)), np.asarray(x).reshape(9, -1)], axis=1)
+    op = hesskit.kronecker_operator(loss, params, args=(x,))
+    np.testing.assert_allclose(op.dense(), columns.T @ columns, rtol=1e-12)

@@ -46,3 +46,25 @@ def test_examples_in_parts_are_no_columns(float64):
         fn = objective.drop_aux(objective.bind(value_fn, args=args, caller="test"))
         plan = blocks.plan(lambda p, fn=fn: fn.inner(p)[0], params, max_dim=9, shared="sum")
         assert kronecker_reading.read(fn, params, plan).num_columns == 1
+
+
+def test_a_mean_of_passes_is_of_vectors_of_their_own(float64):
+    params, args = jnp.ones((2, 2)), (jnp.arange(8.0).reshape(4, 2), jnp.zeros((4, 2)))
+    loss = hesskit.composite(hesskit.losses.squared_error(), lambda p, x: x @ p)
+    fn = objective.drop_aux(objective.bind(loss, args=args, caller="test"))
+    plan = blocks.plan(lambda p: fn.inner(p)[0], params, max_dim=9, shared="sum")
+    at, seed = kronecker_reading.read(fn, params, plan), jnp.uint32(7)
+
+    def slope(passed):
+        return passed.leaves[0] ** 2
+
+    def mean(num):
+        return kronecker_reading.estimate(at, seed, "sampled", slope, num=num)
+
+    singles = [
+        slope(at.sampled(seed + jnp.uint32(i * kronecker_reading.STRIDE % 2**32), None))
+        for i in range(3)
+    ]
+    assert not np.allclose(singles[0], singles[1])
+    np.testing.assert_allclose(mean(1), singles[0], rtol=1e-12)
+    np.testing.assert_allclose(mean(jnp.int32(3)), sum(singles) / 3, rtol=1e-12)

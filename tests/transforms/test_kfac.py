@@ -270,3 +270,33 @@ def test_parts_of_a_batch_on_an_explicit_mesh():
         _, found, _ = run(hesskit.kfac(), 3, hesskit.microbatched(LOSS, 2), params, args)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@USER
+@pytest.mark.parametrize("key", [0, 1, 2])
+def test_a_vector_of_weights_has_the_exact_diagonal(key):
+    """Weights of one output, a vector: every example has its own slope, no draw of their sum."""
+    rng = np.random.default_rng(3)
+    x = jnp.asarray(rng.normal(size=(50, 4)) * [0.1, 1.0, 3.0, 10.0], jnp.float32)
+    loss = hesskit.least_squares_loss(lambda p, x, t: x @ p["w"] + p["b"] - t)
+    params = {"w": jnp.zeros(4), "b": jnp.zeros(())}
+    opt = hesskit.kfac(learning_rate=0.5, damping=1e-3, key=key)
+    args = x, x @ jnp.array([10.0, -2.0, 1.0, 0.3]) + 1
+    (_, state), values = steps(opt, 40, params, loss, args)
+    wanted = jnp.sum(x * x, axis=0)
+    np.testing.assert_allclose(state.model.means[0]["w"], wanted, rtol=1e-5)
+    assert np.all(np.diff(values) <= 0)
+    assert values[-1] < 1e-3 * values[0]
+
+
+@USER
+@pytest.mark.parametrize("key", range(6))
+def test_a_leaf_that_enters_elsewhere_is_drawn_often_enough(key):
+    """One draw of its slope may be next to nothing, and the first step then a leap."""
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(80, 6)), jnp.float32)
+    loss = hesskit.least_squares_loss(lambda p, x, t: x @ jnp.exp(p["w"]) - t)
+    opt = hesskit.kfac(learning_rate=0.5, damping=1e-3, key=key)
+    t = x @ jnp.exp(jnp.array([0.5, -0.5, 0.2, 1.0, -1.0, 0.0]))
+    _, values = steps(opt, 30, {"w": jnp.zeros(6)}, loss, (x, t))
+    assert np.all(values < 1.5 * values[0])
+    assert values[-1] < 0.01 * values[0]
