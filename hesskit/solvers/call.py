@@ -233,7 +233,12 @@ def call(
     """
     inputs.warn_float64((params, args))
     here = checked(value_fn, params, optimizer, args=args, **options)
-    result = solved(here.static, here.params, here.args, data or {}, here.limits, state, here.box)
+    with live.raising():
+        result = solved(
+            here.static, here.params, here.args, data or {}, here.limits, state, here.box
+        )
+        if here.static.callback is not None:
+            jax.block_until_ready(result)
     if result.history is None:
         return result
     return dataclasses.replace(result, history=inputs.trimmed(result.history))

@@ -6,9 +6,10 @@ for, so that it runs once a step and in order. Under `vmap` it is handed all lan
 callback sees each running lane by itself, the bar one line for all.
 """
 
+import contextlib
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +80,29 @@ def check(progress: bool) -> None:
 
 
 _BAR = Bar()
+_RAISED: list[BaseException] = []
+"""What a callback raised in the run of now."""
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Around a run: what its callback raises arrives as itself, not as an error of the runtime."""
+    _RAISED.clear()
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        _BAR.close()
+        if _RAISED:
+            raise _RAISED.pop() from None
+        raise
+
+
+def _asked(callback: Callable[[Progress], Any], now: Progress) -> bool:
+    try:
+        return bool(callback(now))
+    except BaseException as error:
+        _RAISED.append(error)
+        raise
 
 
 def show(
@@ -111,7 +135,7 @@ def show(
         stop[...] = False
         for lane in itertools.product(*map(range, alive.shape)):
             if callback is not None and alive[lane]:
-                stop[lane] = bool(callback(jax.tree.map(lambda a, lane=lane: a[lane], now)))
+                stop[lane] = _asked(callback, jax.tree.map(lambda a, lane=lane: a[lane], now))
         if bar:
             _BAR(now, limit, alive, stop)
         return stop

@@ -125,3 +125,28 @@ def test_nothing_is_in_the_program_unless_asked_for():
     assert "callback" not in str(jax.make_jaxpr(run)(jnp.ones(2)))
     watched = jax.make_jaxpr(lambda p: run(p, callback=lambda now: None))(jnp.ones(2))
     assert str(watched).count("pure_callback[") == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("mine"), KeyboardInterrupt()])
+def test_what_a_callback_raises_arrives_as_itself(error):
+    def stumble(now):
+        if now.num_steps == 2:
+            raise error
+
+    runs = [
+        lambda: hesskit.minimize(lambda x: jnp.sum((x - 1) ** 4), jnp.zeros(2), callback=stumble),
+        lambda: hesskit.curve_fit(
+            lambda x, a: jnp.exp(a * x),
+            jnp.arange(4.0),
+            jnp.exp(0.3 * jnp.arange(4.0)),
+            jnp.zeros(()),
+            callback=stumble,
+        ),
+    ]
+    for run in runs:
+        with pytest.raises(type(error)) as raised:
+            run()
+        assert raised.value is error
+    seen = []
+    hesskit.minimize(lambda x: jnp.sum(x**2), jnp.ones(2), callback=seen.append)
+    assert len(seen) > 1
