@@ -24,6 +24,25 @@ def reserved(name: str) -> str:
     return f"the data name `{name}` belongs to update(); pass args={{'{name}': ...}}"
 
 
+ALIASES = ("obj_fn", "loss_fn", "fun", "f", "fn", "loss", "objective")
+"""What other libraries call `value_fn`."""
+
+
+def required(
+    value_fn: Any,
+    given: Mapping[str, Any],
+    *,
+    caller: str,
+    why: str = "the objective of this batch",
+) -> Callable[..., Any]:
+    """`value_fn`; TypeError if it is None, which looks for it under other names in `given`."""
+    if value_fn is not None:
+        return value_fn
+    other = [key for key in ALIASES if callable(given.get(key))]
+    hint = f" (got {other[0]}; pass it as value_fn=)" if other else ""
+    raise TypeError(f"{caller}() needs value_fn=, {why}{hint}")
+
+
 def _complain(
     fn: Callable[..., Any], missing: list[str], data: Mapping[str, Any], name: str, caller: str
 ) -> None:

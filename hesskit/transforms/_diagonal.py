@@ -278,9 +278,8 @@ def build(
         **data: Any,
     ) -> tuple[Params, DiagonalState]:
         del grad
-        given = obj_fn if value_fn is None else value_fn
-        if given is None:
-            raise TypeError(f"{name}.update() needs value_fn=, the objective of this batch")
+        either = obj_fn if value_fn is None else value_fn
+        given = objective.required(either, data, caller=f"{name}.update")
         call = _optax.arrive_alone(name, updates, params, value)
         if not isinstance(state, DiagonalState):
             raise TypeError(f"{name}.update got a {type(state).__name__}; call its init(params)")

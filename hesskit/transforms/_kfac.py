@@ -137,11 +137,12 @@ def _decayed(update: Any, strength: Any) -> Any:
         state: State,
         params: Params | None = None,
         *,
-        value_fn: Any,
+        value_fn: Any = None,
         value: Any = None,
         grad: Params | None = None,
         **extra: Any,
     ) -> tuple[Params, State]:
+        value_fn = objective.required(value_fn, extra, caller=update.__qualname__)
         if params is None:
             return update(updates, state, params, value_fn=value_fn, **extra)
         errors.check_like(updates, params, name="updates")

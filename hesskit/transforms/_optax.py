@@ -244,16 +244,17 @@ def arrive(
     params: Params | None,
     /,
     *,
-    value_fn: Callable[..., Any],
+    value_fn: Any = None,
     value: Any = None,
     grad: Params | None = None,
     args: Any = (),
     **data: Any,
 ) -> Call:
     """The checked call; ValueError or TypeError says what is wrong with it."""
+    caller = f"{name}.update"
+    value_fn = objective.required(value_fn, data, caller=caller)
     call = arrive_alone(name, updates, params, value)
     _check_state(state, call.params, name)
-    caller = f"{name}.update"
     fn, _ = objective.real(
         value_fn, call.params, args=args, data=data, has_aux=has_aux, caller=caller
     )
@@ -282,14 +283,12 @@ def updater(
         updates: Params,
         state: State,
         params: Params | None = None,
-        *,
-        value_fn: Callable[..., Any],
         **extra: Any,
     ) -> tuple[Params, State]:
-        call = arrive(name, has_aux, updates, state, params, value_fn=value_fn, **extra)
+        call = arrive(name, has_aux, updates, state, params, **extra)
         step, machine = advance(state, call)
         new = tree.cast_like(objective.join(step, call.params), call.params)
         return new, tree.cast_like(hide(machine, call.params), state)
 
-    update.__qualname__ = f"{name}.update"  # Python's own sentence on a missing value_fn has it
+    update.__qualname__ = f"{name}.update"  # for Python's own sentences
     return keep_positional(update)

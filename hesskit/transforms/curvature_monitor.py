@@ -105,10 +105,11 @@ def curvature_monitor(
         state: Any,
         params: Params | None = None,
         *,
-        value_fn: Callable[..., Any],
+        value_fn: Any = None,
         args: Any = (),
         **data: Any,
     ) -> tuple[Params, CurvatureMonitorState]:
+        value_fn = objective.required(value_fn, data, caller=f"{name}.update")
         if params is None:
             raise ValueError(errors.NO_PARAMS.format(name=name))
         fn, point = objective.real(
@@ -122,7 +123,7 @@ def curvature_monitor(
         found = CurvatureMonitorState(*found)
         return updates, found._replace(count=state.count + 1)
 
-    update.__qualname__ = f"{name}.update"  # Python's own sentence on a missing value_fn has it
+    update.__qualname__ = f"{name}.update"  # for Python's own sentences
     return Transformation(
         _optax.initializer(begin),
         _optax.keep_positional(update),

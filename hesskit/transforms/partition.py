@@ -89,12 +89,12 @@ def _arrived(given: Inputs, mine: tuple[bool, ...]) -> Inputs:
     caller = "partition.update"
     if given.params is None:
         raise ValueError(errors.NO_PARAMS.format(name="partition"))
-    if given.extra.get("value_fn") is None:
-        raise TypeError(f"{caller} needs value_fn: a transform in it judges its own steps")
+    why = "for a transform in it judges its own steps"
+    value_fn = objective.required(given.extra.get("value_fn"), given.extra, caller=caller, why=why)
     rest, _ = select.split(given.updates, mine)
     held, chosen = select.split(given.params, mine)
     held = optax.apply_updates(held, rest)
-    fn = _value_alone(restrict(given.extra["value_fn"], held, caller=caller))
+    fn = _value_alone(restrict(value_fn, held, caller=caller))
     args = given.extra.get("args", ())
     data = {key: item for key, item in given.extra.items() if key not in NOT_DATA}
     bound = objective.drop_aux(objective.bind(fn, args=args, data=data, caller=caller))

@@ -51,8 +51,11 @@ def test_ignores_unknown_keywords(case):
 @pytest.mark.parametrize("case", CALLING)
 def test_value_fn_is_required(case):
     opt, params = case.make(), start()
-    with pytest.raises(TypeError, match="value_fn"):
-        opt.update(params, opt.init(params), params)
+    state, said = opt.init(params), rf"^{case.factory.__name__}\.update\(\) needs value_fn="
+    with pytest.raises(TypeError, match=said):
+        opt.update(params, state, params)
+    with pytest.raises(TypeError, match=said + r".* \(got loss_fn; pass it as value_fn=\)$"):
+        opt.update(params, state, params, loss_fn=case.of(bowl))
 
 
 @each

@@ -148,3 +148,13 @@ def test_real_params_are_left_alone():
 
 def test_precompose():
     assert objective.precompose(jnp.sum, lambda p: 2 * p)(P) == 6.0
+
+
+def test_a_missing_value_fn_under_another_name():
+    fn = lambda p: p
+    assert objective.required(fn, {}, caller="newton.update") is fn
+    said = r"^newton.update\(\) needs value_fn=, the objective of this batch"
+    with pytest.raises(TypeError, match=said + "$"):
+        objective.required(None, {"f": 3.0, "apply_fn": fn}, caller="newton.update")
+    with pytest.raises(TypeError, match=said + r" \(got fun; pass it as value_fn=\)$"):
+        objective.required(None, {"fun": fn}, caller="newton.update")

@@ -193,8 +193,10 @@ def test_what_is_said_when_it_does_not_fit():
     grad, state = start(), opt.init(start())
     with pytest.raises(ValueError, match=r"partition.update needs the current params"):
         opt.update(grad, state)
-    with pytest.raises(TypeError, match=r"partition.update needs value_fn"):
+    with pytest.raises(TypeError, match=r"partition.update\(\) needs value_fn=, for a tra"):
         opt.update(grad, state, start())
+    with pytest.raises(TypeError, match=r"got obj_fn; pass it as value_fn="):
+        opt.update(grad, state, start(), obj_fn=loss)
     with pytest.raises(TypeError, match="needs `target`"):
         opt.update(grad, state, start(), value_fn=loss, Target=target())
     with pytest.raises(ValueError, match=r"value_fn returned shape \(1,\)"):
