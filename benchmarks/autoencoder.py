@@ -102,7 +102,9 @@ def runners(x: jax.Array) -> dict[str, Runner]:
             hesskit.kfac(eigenvalue_correction=True, period=10), x
         ),
         "hesskit.hessian_free": whole(hesskit.hessian_free(), x, steps=2),
-        "hesskit.hessian_free, curvature of 150": whole(hesskit.hessian_free(), x, part=150, steps=5),
+        "hesskit.hessian_free, curvature of 150": whole(
+            hesskit.hessian_free(), x, part=150, steps=5
+        ),
         "hesskit.lbfgs": whole(hesskit.lbfgs(), x),
         "optax.lbfgs": whole(optax.lbfgs(), x),
         "hesskit.newton_cg": whole(hesskit.newton_cg(), x, steps=1),

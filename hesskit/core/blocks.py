@@ -133,9 +133,14 @@ class Block(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether the slope by the leaf itself is needed."""
-        known = all(use.kind in ("bias", "scale") or use.is_vector for use in self.uses)
+        known = all(map(_is_plain, self.uses))
         once = len(self.uses) + len(self.alone) <= 1
         return self.kind == "sampled" or (self.kind == "diagonal" and not (known and once))
+
+
+def _is_plain(use: Use) -> bool:
+    """Whether each entry has a slope at each position: a bias, a scale, weights of one output."""
+    return use.kind in ("bias", "scale") or (use.kind == "dense" and not use.given)
 
 
 class Plan(NamedTuple):

@@ -244,10 +244,13 @@ def check_choice(value: Any, choices: tuple[Any, ...], *, name: str) -> None:
 def check_data(args: Any, *, name: str = "args") -> None:
     """Raises TypeError unless every leaf of `args` is an array or a number."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(args):
-        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))):
+        where, dtype = name + jax.tree_util.keystr(path), getattr(leaf, "dtype", None)
+        if getattr(dtype, "kind", None) in tuple("OUSMm"):  # objects, strings, dates of NumPy
+            raise TypeError(f"{where} has dtype {dtype}; data must be arrays of numbers")
+        if dtype is None and not isinstance(leaf, (bool, int, float, complex)):
             raise TypeError(
-                f"{name}{jax.tree_util.keystr(path)} is {type(leaf).__name__} {leaf!r}; data must "
-                "be arrays. Fill other things in with functools.partial(value_fn, ...)."
+                f"{where} is {type(leaf).__name__} {leaf!r}; data must be arrays. Fill other "
+                "things in with functools.partial(value_fn, ...)."
             )
 
 

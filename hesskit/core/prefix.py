@@ -73,12 +73,14 @@ def fill(prefix: Any, like: Any, *, name: str) -> Any:
     return jax.tree.map(leaf, spread(prefix, like, name=name), like)
 
 
-def check_positive(tree: Any, *, name: str, hint: str) -> None:
-    """Raises ValueError where a concrete leaf is known not to be positive in all entries."""
+def check_positive(tree: Any, *, name: str, hint: str, zero: bool = False) -> None:
+    """Raises ValueError where a concrete leaf is known not to be positive, or 0, in all entries."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if isinstance(leaf, Tracer):
             continue
-        low = jax.device_get(jnp.min(jnp.asarray(leaf), initial=jnp.inf))  # NaN if any is
-        if not low > 0:
+        with jax.ensure_compile_time_eval():
+            low = jax.device_get(jnp.min(jnp.asarray(leaf), initial=jnp.inf))  # NaN if any is
+        if not (low > 0 or (zero and low == 0)):
             where = name + jax.tree_util.keystr(path)
-            raise ValueError(f"{where} must be positive ({hint}), got {low:g}")
+            wanted = "0 or positive" if zero else "positive"
+            raise ValueError(f"{where} must be {wanted} ({hint}), got {low:g}")

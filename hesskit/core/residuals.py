@@ -296,4 +296,5 @@ def least_squares_loss(
         errors.check_choice(loss, tuple(LOSSES), name="loss")
     errors.check_number(scale, name="scale", open_low=True, none=False)
     prefix.check_positive(sigma, name="sigma", hint="inf drops a residual")
+    prefix.check_positive(weights, name="weights", hint="0 drops a leaf", zero=True)
     return Composite(Squares(weights, reduction, loss, scale, sigma), residual_fn, has_aux)

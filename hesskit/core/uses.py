@@ -62,11 +62,6 @@ class Use(NamedTuple):
     loops: Loops = ()
 
     @property
-    def is_vector(self) -> bool:
-        """Whether it is a product that sums over the whole leaf, to one output."""
-        return self.kind == "dense" and not self.given
-
-    @property
     def layers(self) -> int | None:
         """How many slices of the leaf there are; None where it is used whole."""
         own = [length for length, role in self.loops if role == "layers"]

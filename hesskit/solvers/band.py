@@ -6,6 +6,8 @@ quantile at the level,
     model +- q sqrt(g'C g)              "confidence"                        (1)
     model +- q sqrt(g'C g + sigma^2)    "prediction"
 
+A complex model has a band of its real part and one of its imaginary part.
+
 Source: Bates & Watts (1988), Nonlinear Regression Analysis, section 2.3.2.
 """
 
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import errors, prefix, tree
+from hesskit.core import errors, objective, prefix, tree
 from hesskit.core.types import Array, Params, Scalar
 from hesskit.linalg.gram_inverse import row_norms
 from hesskit.solvers import quantile
@@ -40,7 +42,10 @@ class Data(NamedTuple):
 
 
 class Band(NamedTuple):
-    """The model and its limits, three trees like the model's output."""
+    """The model and its limits, three trees like the model's output.
+
+    Of a complex output the limits are those of its real part + i times those of its imaginary part.
+    """
 
     value: Any
     lower: Any
@@ -103,29 +108,28 @@ def band(
 
     Returns:
       A `Band`, NaN where the model depends on what is not determined.
-
-    Raises:
-      TypeError: the model's output is complex.
     """
 
     def curve(point: Params) -> Any:
         with errors.calling("model", point, "band"):
-            out = model(point, x)
-        if any(jnp.iscomplexobj(leaf) for leaf in jax.tree.leaves(out)):
-            raise TypeError(
-                "band needs a model of real outputs; for the parts of a complex one take "
-                "fit.derived(lambda params: model(params, x).real), and .imag"
-            )
-        return out
+            return model(point, x)
 
-    value, rows = free_jacobian(curve, params, fixed)
+    like = jax.eval_shape(curve, params)
+    value, rows = free_jacobian(lambda point: objective.split(curve(point)), params, fixed)
     size = row_norms(image(rows, spread))
     if sigma is not None:
-        new = tree.ravel(prefix.fill(sigma, value, name="sigma")).astype(size.dtype)
+        each = _of_parts(prefix.fill(sigma, like, name="sigma"), like)
+        new = tree.ravel(each).astype(size.dtype)
         size = jnp.hypot(size, scale.astype(size.dtype) * new)
     if dof is None:
         q = quantile.normal(level, size.dtype)
     else:
         q = quantile.student(level, dof, size.dtype)
     half = tree.unravel(q * size, value)
-    return Band(value, tree.sub(value, half), tree.add(value, half))
+    limits = value, tree.sub(value, half), tree.add(value, half)
+    return Band(*(objective.join(part, like) for part in limits))
+
+
+def _of_parts(sigma: Any, like: Any) -> Any:
+    """Deviations like an output, for its real and imaginary parts where it is complex."""
+    return jax.tree.map(lambda s, a: jnp.stack([s, s]) if jnp.iscomplexobj(a) else s, sigma, like)

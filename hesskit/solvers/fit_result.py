@@ -146,7 +146,8 @@ class FitResult(Uncertain, Result):
             model's output; None means that of the fit, which must be one number unless x is None.
 
         Returns:
-          `Band(value, lower, upper)`, each like the model's output.
+          `Band(value, lower, upper)`, each like the model's output; of a complex one the limits
+          are those of its real part + i times those of its imaginary part.
 
         Raises:
           ValueError: there is no model (a result of `least_squares`), `kind` or `level` is out of

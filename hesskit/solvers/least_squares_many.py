@@ -191,9 +191,11 @@ def least_squares_many(
     errors.check_callable(residual_fn, name="residual_fn")
     inputs.warn_float64((params, args))
     check_fit(params, sigma, covariance, caller="least_squares_many")
+    args = arrays(args)
+    errors.check_data(args)
     trees = {
         "params": errors.check_params(params),
-        "args": jax.tree.map(jnp.asarray, arrays(args)),
+        "args": jax.tree.map(jnp.asarray, args),
         "sigma": {} if sigma is None else {"residual_sigma": arrays(sigma)},
     }
     if isinstance(in_axes, (tuple, list)) and len(in_axes) == 2:

@@ -93,9 +93,11 @@ def minimize_many(
     """
     errors.check_callable(value_fn, name="value_fn")
     inputs.warn_float64((params, args))
+    args = arrays(args)
+    errors.check_data(args)
     trees = {
         "params": errors.check_params(params),
-        "args": jax.tree.map(jnp.asarray, arrays(args)),
+        "args": jax.tree.map(jnp.asarray, args),
     }
     return call_many(
         value_fn,

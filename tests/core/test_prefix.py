@@ -62,3 +62,7 @@ def test_what_is_not_positive(bad):
     with pytest.raises(ValueError, match=r"sigma\['b'\]\[0\] must be positive \(why\), got"):
         check_positive({"a": 1.0, "b": [bad]}, name="sigma", hint="why")
     jax.jit(lambda s: check_positive(s, name="sigma", hint="why"))(bad)  # unknown while traced
+    jax.jit(lambda _: check_positive(1.0, name="sigma", hint="why"))(bad)
+    check_positive([0.0, 1.0], name="weights", hint="why", zero=True)
+    with pytest.raises(ValueError, match=r"weights\[1\] must be 0 or positive \(why\), got -1"):
+        check_positive([0.0, -1.0], name="weights", hint="why", zero=True)

@@ -38,6 +38,20 @@ def test_a_tree_of_outputs():
     np.testing.assert_allclose(found.value["v"] - found.lower["v"], Z * size, rtol=1e-5)
 
 
+def test_a_complex_output_has_a_band_for_each_part():
+    """That of its real part + i times that of its imaginary part."""
+    x = jnp.arange(1.0, 4.0)
+    parts = lambda p, x: {"re": p["a"] * x, "im": p["b"] + p["a"] * x}
+    whole = lambda p, x: [jax.lax.complex(*(parts(p, x)[key] for key in ("re", "im")))]
+    sigma = jnp.array([0.1, 0.2, 0.3])
+    for new in (None, 0.1, [sigma]):
+        apart = of(parts, x, sigma=sigma if isinstance(new, list) else new)
+        found = of(whole, x, sigma=new)
+        for both, one in zip(found, apart, strict=True):
+            np.testing.assert_allclose(both[0].real, one["re"], rtol=1e-5)
+            np.testing.assert_allclose(both[0].imag, one["im"], rtol=1e-5)
+
+
 def test_it_is_open_where_the_model_depends_on_what_is_not_known():
     model = lambda p, x: p["a"] + p["b"] * x
     x = jnp.array([0.0, 1.0, 2.0])

@@ -82,6 +82,13 @@ def test_many_are_as_one_by_one(optimizer, float64):
     assert many.failed.tolist() == [5]
 
 
+def test_data_that_are_no_numbers():
+    with pytest.raises(TypeError, match=r"^args\[0\] has dtype object; data must be arrays"):
+        hesskit.minimize_many(quartic, {"x": jnp.zeros(3)}, args=(np.array([None] * 3),))
+    with pytest.raises(TypeError, match=r"^args\['mode'\] is str 'mean'; data must be arrays"):
+        hesskit.minimize_many(quartic, {"x": jnp.zeros(3)}, args={"mode": "mean"})
+
+
 def parabola(p, shift, scale):
     return scale * jnp.sum((p["x"] - shift) ** 2)
 
