@@ -10,13 +10,14 @@ from hesskit.core import errors
 from hesskit.core.types import Array
 
 
-def spread(prefix: Any, like: Any, *, name: str) -> Any:
+def spread(prefix: Any, like: Any, *, name: str, of: str = "") -> Any:
     """A prefix tree as a full one: each leaf of it at every leaf of `like` below.
 
     Args:
       prefix: a prefix tree of `like`.
       like: any pytree.
       name: the argument's name, for messages.
+      of: what `like` is called there; "" shows it.
 
     Returns:
       A tree with the structure of `like`; entries are those of `prefix`, of any shape.
@@ -27,8 +28,10 @@ def spread(prefix: Any, like: Any, *, name: str) -> Any:
     try:
         return jax.tree.map(lambda item, sub: jax.tree.map(lambda _: item, sub), prefix, like)
     except ValueError as error:
-        where = misfit(prefix, like, name=name, of="")
-        raise ValueError(f"{name} is no prefix of {errors.describe(like)}: {where}") from error
+        where = misfit(prefix, like, name=name, of=of)
+        raise ValueError(
+            f"{name} is no prefix of {of or errors.describe(like)}: {where}"
+        ) from error
 
 
 def misfit(prefix: Any, like: Any, *, name: str, of: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from hesskit.core import select
+from hesskit.core import prefix, select
 from hesskit.core.types import Array
 
 EXAMPLE = {"params": None, "args": (0, None), "xdata": None, "ydata": 0, "sigma": 0}
@@ -42,6 +42,21 @@ def _example(trees: dict[str, Any]) -> str:
     return f"in_axes={tuple(map(EXAMPLE.get, names))} for ({', '.join(names)})"
 
 
+def _misfit(axes: Any, trees: dict[str, Any]) -> str:
+    """Why `in_axes` does not fit."""
+    if not isinstance(axes, tuple):
+        return f"it is a {type(axes).__name__}, expected an int or a tuple of one entry for each"
+    if len(axes) != len(trees):
+        return f"it has {len(axes)} entries"
+    for axis, (name, tree) in zip(axes, trees.items(), strict=True):
+        marks = jax.tree.map(lambda _: 0, axis, is_leaf=lambda node: node is None)
+        try:
+            prefix.spread(marks, tree, name=f"in_axes for {name}", of=name)
+        except ValueError as error:
+            return str(error)
+    return ""
+
+
 def _full(axes: Any, trees: dict[str, Any]) -> list[Any]:
     """An axis, or None, for each leaf."""
     data = tuple(trees.values())
@@ -53,8 +68,8 @@ def _full(axes: Any, trees: dict[str, Any]) -> list[Any]:
         spread = jax.tree.map(below, axes, data, is_leaf=lambda node: node is None)
     except ValueError as error:
         raise ValueError(
-            f"in_axes={axes!r} does not fit ({', '.join(trees)}); it is what jax.vmap takes: 0, "
-            f"or one for each, for example {_example(trees)}. {error}"
+            f"in_axes={axes!r} does not fit ({', '.join(trees)}): {_misfit(axes, trees)}. It is "
+            f"what jax.vmap takes: 0, or one for each, for example {_example(trees)}"
         ) from error
     known = jax.tree.structure(axes, is_leaf=lambda node: node is None)
     flat = known.flatten_up_to(spread)
@@ -92,7 +107,7 @@ def batched(trees: dict[str, Any], in_axes: Any) -> Batch:
         None if jnp.ndim(leaf) == 0 and path.startswith("sigma") else axis
         for leaf, path, axis in zip(leaves, paths, _full(in_axes, trees), strict=True)
     ]
-    sizes: dict[int, str] = {}
+    sizes: dict[int, tuple[str, str]] = {}
     moved = []
     for leaf, axis, path in zip(leaves, axes, paths, strict=True):
         if axis is None:
@@ -105,7 +120,9 @@ def batched(trees: dict[str, Any], in_axes: Any) -> Batch:
                 f"{path} has shape {leaf.shape} and no axis {axis}; mark what is shared with None "
                 f"in in_axes, for example {_example(trees)}"
             )
-        sizes.setdefault(leaf.shape[axis], path)
+        along = f"leading size {leaf.shape[0]}" if axis == 0 else f"size {leaf.shape[axis]}"
+        where = "" if axis == 0 else f" along axis {axis}"
+        sizes.setdefault(leaf.shape[axis], (path, f"{along}{where}"))
         moved.append(jnp.moveaxis(jnp.asarray(leaf), axis, 0))
     _check_sizes(sizes, _example(trees))
     flags = tuple(axis is not None for axis in axes)
@@ -121,15 +138,16 @@ def _paths(trees: dict[str, Any]) -> list[str]:
     ]
 
 
-def _check_sizes(sizes: dict[int, str], example: str) -> None:
+def _check_sizes(sizes: dict[int, tuple[str, str]], example: str) -> None:
+    """Raises ValueError unless there is one size; each comes with a path and its words."""
     if not sizes:
         raise ValueError(
             f"in_axes marks nothing as batched; give the axis of problems, for example {example}"
         )
     if len(sizes) > 1:
-        (size, path), (other, where) = list(sizes.items())[:2]
+        (size, (path, _)), (_, (other, has)) = list(sizes.items())[:2]
         raise ValueError(
-            f"{where} has leading size {other}, {path} {size}; mark what is shared with None, for "
+            f"{other} has {has}, {path} {size}; mark what is shared with None, for "
             f"example {example}"
         )
     if next(iter(sizes)) == 0:

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from hesskit.core import errors, found, objective, select
+from hesskit.core import errors, found, objective, prefix, select
 from hesskit.core.method import State
-from hesskit.core.prefix import misfit
 from hesskit.core.restrict import Inputs, inputs, restrict
 from hesskit.core.types import Params
 from hesskit.transforms._optax import Transformation, check_inner, keep_positional
@@ -57,13 +56,8 @@ def _judge(transforms: Mapping[Hashable, Any], states: Mapping[Hashable, Any]) -
 
 def _labels(param_labels: Any, params: Params, known: Mapping[Hashable, Any]) -> list[Hashable]:
     """The label of each leaf of params, in the order of `jax.tree.leaves`."""
-    prefix = param_labels(params) if callable(param_labels) else param_labels
-    try:
-        full = jax.tree.map(lambda label, sub: jax.tree.map(lambda _: label, sub), prefix, params)
-    except ValueError as error:
-        where = misfit(prefix, params, name="param_labels", of="params")
-        raise ValueError(f"param_labels is no prefix of params: {where}") from error
-    labels = jax.tree.leaves(full)
+    given = param_labels(params) if callable(param_labels) else param_labels
+    labels = jax.tree.leaves(prefix.spread(given, params, name="param_labels", of="params"))
     unknown = [label for label in labels if label not in known]
     if unknown:
         raise ValueError(

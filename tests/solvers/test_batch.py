@@ -40,9 +40,17 @@ def test_it_is_that_of_vmap(axes, args):
         (0, (np.zeros(5), np.zeros(100)), r"args\[1\] has leading size 100, params\['a'\] 5; mark"),
         (0, (np.zeros(()),), r"args\[0\] has shape \(\) and no axis 0; mark what is shared"),
         ((0, 2), (np.zeros(5),), r"no axis 2"),
+        ((0, 1), (np.zeros((2, 9)),), r"args\[0\] has size 9 along axis 1, params\['a'\] 5; mark"),
         (None, (), "marks nothing as batched"),
-        ((0, 0, 0), (), "does not fit"),
-        ((0, (0, 0)), (np.zeros(5),), "does not fit"),
+        ((0, 0, 0), (), r"does not fit \(params, args\): it has 3 entries\. It is what jax.vmap"),
+        ((0, (0, 0)), (np.zeros(5),), r"does not fit .*: in_axes for args\[1\] has no counterpart"),
+        (
+            (0, [0]),
+            (np.zeros(5),),
+            r"does not fit .*: in_axes for args is no prefix of args: their containers differ",
+        ),
+        (({}, 0), (np.zeros(5),), r"does not fit .*: nothing in it is for params\['a'\]"),
+        ({"a": 0}, (), r"does not fit .*: it is a dict, expected an int or a tuple of one entry"),
     ],
 )
 def test_the_words_of_mistakes(axes, args, words):
